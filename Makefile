@@ -1,0 +1,58 @@
+# Each target does its own set-up and says what it does.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+.PHONY: help venv venv-dev venv-bench demo test e2e bench lint clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.runtime ## .venv with brokerd, broker-agent, broker-store and brokerctl
+
+venv-dev: $(VENV)/.dev
+
+venv-bench: $(VENV)/.bench
+
+$(VENV)/.runtime: setup.cfg pyproject.toml
+	@echo "venv: installing the runtime into $(VENV)/"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@echo "venv: adding the test and lint tools"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "venv: adding the peers that the benchmarks run beside"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+demo: venv ## the main job on the embedded store, in about ten seconds
+	@$(BIN)/python -m broker.sim.demo
+
+test: ## all tests, on both real xenstored daemons and the embedded store (root)
+	@tools/setup-debian test
+	@$(MAKE) --no-print-directory venv-dev
+	@$(BIN)/pytest
+
+lint: venv-dev ## ruff, mypy strict, import-linter
+	@$(BIN)/ruff check --config etc/ruff.toml broker tests tools
+	@$(BIN)/ruff format --config etc/ruff.toml --check broker tests tools
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --config setup.cfg
+
+bench: ## floors and ratios, measured in one run: make bench [ONLY=name]
+	@tools/setup-debian bench
+	@$(MAKE) --no-print-directory venv-bench
+	@$(BIN)/python -m tools.bench $(if $(ONLY),--only $(ONLY))
+
+e2e: ## real Xen in QEMU
+	@echo "make e2e: not built yet" >&2; exit 1
+
+clean:
+	rm -rf $(VENV) build

@@ -1,0 +1,1 @@
+"""xen-policy-broker: a label-based policy broker for Xen split drivers."""

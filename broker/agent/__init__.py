@@ -1,0 +1,1 @@
+"""broker-agent: gates, records, dom0's helper."""

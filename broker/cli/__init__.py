@@ -1,0 +1,1 @@
+"""brokerctl: offline tools and the client of the RPC."""

@@ -1,0 +1,1 @@
+"""Labels, STE, Chinese Wall, compiled policy, channels, decisions, explanations: pure."""

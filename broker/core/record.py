@@ -1,0 +1,277 @@
+"""The decision record and the heartbeat: exact text, canonical parsing, Ed25519 signatures.
+
+One record is one xenstore node, one line (docs/consuming-decisions.md):
+
+    grant seq=7 id=… fe=3 be=0 class=vif dev=0 uuid=… nonce=… inputs=… labels=red,dom0 … sig=…
+
+The text is canonical: there is exactly one text for one record, so a record can be compared,
+signed and verified as bytes. Everything that is not that one text is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+Verdict = Literal["grant", "deny", "pending"]
+
+VERDICTS: Final = ("grant", "deny", "pending")
+FIELDS: Final = (
+    *("seq", "id", "fe", "be", "class", "dev", "uuid", "nonce", "inputs"),
+    *("labels", "resource", "policy", "spec", "reason"),
+)
+MAX_RECORD_BYTES: Final = 2048
+"""A node's quota on stock xenstored."""
+INPUT_KEYS: Final = ("params", "mode", "type", "script", "bridge", "mac", "ip")
+"""What a decision is made on, of a device's toolstack-written keys, in digest order."""
+
+_RECORD_CONTEXT: Final = b"xpb-decision-v1\n"
+_HEARTBEAT_CONTEXT: Final = b"xpb-heartbeat-v1\n"
+_SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/@,+-")
+_ENCODED: Final = [chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in range(256)]
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@,+-]+")
+_ESCAPE: Final = re.compile(rb"%([0-9A-F]{2})")
+_DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_NONCE: Final = re.compile(r"[0-9a-f]{32}")
+_HEX256: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class RecordError(ValueError):
+    """A record, or a heartbeat, is not the one canonical text, or its signature is not good."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision on one channel; `None` stands for an absent value (`-` in the text).
+
+    `seq` grows for every record of one path and is durable in the broker. `nonce` is the
+    backend agent's, 32 hex digits: one life of one device. `inputs` is `inputs_digest()`.
+    `labels` is the frontend's and the backend's label, each `-` where there is none.
+    `policy` and `spec` are `sha256:<hex>` of the files' exact bytes.
+    """
+
+    verdict: Verdict
+    seq: int
+    id: str
+    frontend: int
+    backend: int
+    device_class: str
+    device: str
+    uuid: str | None
+    nonce: str | None
+    inputs: str | None
+    labels: tuple[str | None, str | None]
+    resource: str | None
+    policy: str | None
+    spec: str | None
+    reason: str
+
+
+def encode_value(value: str | None) -> str:
+    """Percent-encode `value`; `None` is `-`, and a value that is just `-` becomes `%2D`."""
+    if value is None:
+        return "-"
+    if value == "-":
+        return "%2D"
+    if _PLAIN.fullmatch(value):
+        return value
+    return "".join([_ENCODED[byte] for byte in value.encode("utf-8", "surrogateescape")])
+
+
+def decode_value(text: str) -> str | None:
+    """Undo `encode_value`.
+
+    Raises:
+        RecordError: `text` is not what `encode_value` makes of any value, or is empty.
+    """
+    if text == "-":
+        return None
+    if _PLAIN.fullmatch(text):
+        return text
+    raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), text.encode("utf-8", "replace"))
+    value = raw.decode("utf-8", "surrogateescape")
+    if not text or encode_value(value) != text:
+        raise RecordError(f"value is not canonically encoded: {encode_value(text)[:80]}")
+    return value
+
+
+def inputs_digest(device: Mapping[str, bytes]) -> str:
+    """SHA-256, in hex, of what a decision is made on: the `INPUT_KEYS` of a device directory.
+
+    One line `key=value` for each key in order; absent is `-`, other values as in a record.
+    Both the broker (from `/libxl`) and the agent (from what it is about to use) compute it.
+    """
+    lines: list[str] = []
+    for key in INPUT_KEYS:
+        value = device.get(key)
+        text = None if value is None else value.decode("utf-8", "surrogateescape")
+        lines.append(f"{key}={encode_value(text)}\n")
+    return hashlib.sha256("".join(lines).encode("ascii")).hexdigest()
+
+
+def _unsigned_text(record: Record) -> str:
+    frontend_label, backend_label = record.labels
+    values = (
+        str(record.seq),
+        record.id,
+        str(record.frontend),
+        str(record.backend),
+        encode_value(record.device_class),
+        encode_value(record.device),
+        encode_value(record.uuid),
+        encode_value(record.nonce),
+        encode_value(record.inputs),
+        encode_value(f"{frontend_label or '-'},{backend_label or '-'}"),
+        encode_value(record.resource),
+        encode_value(record.policy),
+        encode_value(record.spec),
+        encode_value(record.reason or None),
+    )
+    pairs = " ".join([f"{key}={value}" for key, value in zip(FIELDS, values, strict=True)])
+    return f"{record.verdict} {pairs}"
+
+
+def sign_record(record: Record, key: Ed25519PrivateKey) -> bytes:
+    """The record's one line, signed.
+
+    A reason that does not fit is cut, so that the line never exceeds `MAX_RECORD_BYTES`.
+
+    Raises:
+        RecordError: it would not fit even without a reason, or could not be read back.
+    """
+    unsigned = _unsigned_text(record)
+    signature_bytes = len(" sig=") + 86
+    if len(unsigned) + signature_bytes > MAX_RECORD_BYTES:
+        reason = record.reason
+        while reason and len(unsigned) + signature_bytes > MAX_RECORD_BYTES:
+            reason = reason[: len(reason) * 3 // 4]
+            unsigned = _unsigned_text(msgspec.structs.replace(record, reason=reason))
+        if len(unsigned) + signature_bytes > MAX_RECORD_BYTES:
+            raise RecordError("a record's fields exceed the 2048 bytes of a xenstore node")
+    signed = unsigned.encode("ascii")
+    return signed + b" sig=" + _base64url(key.sign(_RECORD_CONTEXT + signed))
+
+
+def parse_record(text: bytes) -> Record:
+    """Read a record's fields, without looking at the signature: for display only.
+
+    Raises:
+        RecordError: anything is missing, doubled, unknown, out of order or not canonical.
+    """
+    if len(text) > MAX_RECORD_BYTES:
+        raise RecordError("longer than 2048 bytes")
+    try:
+        words = text.decode("ascii").split(" ")
+    except UnicodeDecodeError:
+        raise RecordError("bytes outside ASCII") from None
+    if words[0] not in VERDICTS:
+        raise RecordError("does not begin with grant, deny or pending")
+    expected = (*FIELDS, "sig")
+    keys = tuple(word.partition("=")[0] for word in words[1:])
+    if keys != expected or not all("=" in word for word in words[1:]):
+        raise RecordError(f"fields must be exactly {' '.join(expected)}, in this order")
+    raw = dict(zip(expected, (word.partition("=")[2] for word in words[1:]), strict=True))
+    labels = _matched(raw, "labels", None) or ""
+    frontend_label, comma, backend_label = labels.partition(",")
+    if not (frontend_label and comma and backend_label) or "," in backend_label:
+        raise RecordError("labels must be frontend,backend")
+    record = Record(
+        verdict=cast("Verdict", words[0]),
+        seq=int(_required(raw, "seq", _DECIMAL)),
+        id=_required(raw, "id", _UUID),
+        frontend=int(_required(raw, "fe", _DECIMAL)),
+        backend=int(_required(raw, "be", _DECIMAL)),
+        device_class=_required(raw, "class", None),
+        device=_required(raw, "dev", _DECIMAL),
+        uuid=_matched(raw, "uuid", _UUID),
+        nonce=_matched(raw, "nonce", _NONCE),
+        inputs=_matched(raw, "inputs", _HEX256),
+        labels=(
+            None if frontend_label == "-" else frontend_label,
+            None if backend_label == "-" else backend_label,
+        ),
+        resource=_matched(raw, "resource", None),
+        policy=_matched(raw, "policy", _DIGEST),
+        spec=_matched(raw, "spec", _DIGEST),
+        reason=_matched(raw, "reason", None) or "",
+    )
+    if f"{_unsigned_text(record)} sig={raw['sig']}" != text.decode("ascii"):
+        raise RecordError("not in canonical form")
+    return record
+
+
+def verify_record(text: bytes, key: Ed25519PublicKey) -> Record:
+    """Read a record that `key` signed; whoever acts on a record uses this and nothing else.
+
+    Raises:
+        RecordError: as `parse_record`, or the signature is not `key`'s over these bytes.
+    """
+    record = parse_record(text)
+    signed, _, signature = text.rpartition(b" sig=")
+    _verify(key, signature, _RECORD_CONTEXT + signed)
+    return record
+
+
+def sign_heartbeat(counter: int, key: Ed25519PrivateKey) -> bytes:
+    """The heartbeat's text: a counter that grows for ever, and its signature."""
+    beat = str(counter).encode("ascii")
+    return beat + b" sig=" + _base64url(key.sign(_HEARTBEAT_CONTEXT + beat))
+
+
+def verify_heartbeat(text: bytes, key: Ed25519PublicKey) -> int:
+    """The counter of a heartbeat that `key` signed.
+
+    Raises:
+        RecordError: the text is malformed or the signature is not good.
+    """
+    beat, separator, signature = text.partition(b" sig=")
+    if not separator or not _DECIMAL.fullmatch(beat.decode("latin-1")):
+        raise RecordError("heartbeat is not a counter and its signature")
+    _verify(key, signature, _HEARTBEAT_CONTEXT + beat)
+    return int(beat)
+
+
+def _required(raw: Mapping[str, str], key: str, pattern: re.Pattern[str] | None) -> str:
+    value = _matched(raw, key, pattern)
+    if value is None:
+        raise RecordError(f"{key} is absent")
+    return value
+
+
+def _matched(raw: Mapping[str, str], key: str, pattern: re.Pattern[str] | None) -> str | None:
+    value = decode_value(raw[key])
+    if value is not None and pattern is not None and not pattern.fullmatch(value):
+        raise RecordError(f"{key} is malformed: {encode_value(value)[:80]}")
+    return value
+
+
+def _base64url(signature: bytes) -> bytes:
+    return base64.urlsafe_b64encode(signature).rstrip(b"=")
+
+
+def _verify(key: Ed25519PublicKey, encoded: bytes, message: bytes) -> None:
+    try:
+        signature = base64.b64decode(encoded + b"==", altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise RecordError("signature is not base64url") from None
+    if _base64url(signature) != encoded:
+        raise RecordError("signature is not canonical base64url")
+    try:
+        key.verify(signature, message)
+    except InvalidSignature:
+        raise RecordError("signature is not good") from None

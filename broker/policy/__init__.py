@@ -1,0 +1,1 @@
+"""Policy texts (YAML with marks) compiled for the core, with all diagnostics: pure."""

@@ -1,0 +1,1 @@
+"""Protocol descriptions: load and check: pure."""

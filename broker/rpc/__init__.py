@@ -1,0 +1,1 @@
+"""Method table, local socket, client."""

@@ -1,0 +1,1 @@
+"""brokerd: mirror, reconcile, publish, labels, audit, reload."""

@@ -1,0 +1,1 @@
+"""Domains simulated for the demo and for load."""

@@ -1,0 +1,1 @@
+"""Texts and their problems: YAML with marks, escaping, file:line:column: pure."""

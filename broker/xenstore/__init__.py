@@ -1,0 +1,1 @@
+"""Paths, wire codec, Twisted client, embedded store."""
