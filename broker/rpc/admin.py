@@ -1,0 +1,117 @@
+"""What the broker implements to be administered: one function a method of the table.
+
+A handler raises `RpcError` to refuse; any other exception is answered as `internal`, logged,
+and shows nothing to the caller. A call that writes goes on when its caller hangs up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.rpc import methods
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls: `subject` for the audit, such as `local:uid=0,pid=4711`."""
+
+    subject: str
+
+
+class Admin(Protocol):
+    """The broker, as the RPC's server sees it."""
+
+    async def status(self, caller: Caller, arguments: methods.Nothing) -> methods.Status:
+        """How the broker is; answers in every state, also with no store and no policy."""
+        ...
+
+    async def domain_list(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Domain, ...]:
+        """The live domains by domid."""
+        ...
+
+    async def label_set(self, caller: Caller, arguments: methods.LabelSet) -> methods.LabelChange:
+        """Store a label and act on it.
+
+        Raises:
+            RpcError: `bad_input` (the policy in force has no such label), `not_found` (no live
+                domain of that domid), `denied` (the bootstrap domain), `unavailable`.
+        """
+        ...
+
+    async def label_get(self, caller: Caller, arguments: methods.DomainSelector) -> methods.Label:
+        """A domain's label; an unlabelled domain that lives is answered with `label` None.
+
+        Raises:
+            RpcError: `not_found` (neither a live domain nor a stored label).
+        """
+        ...
+
+    async def label_rm(
+        self, caller: Caller, arguments: methods.DomainSelector
+    ) -> methods.LabelChange:
+        """Forget a stored label and close what depended on it.
+
+        Raises:
+            RpcError: `not_found` (none is stored), `denied` (the bootstrap domain).
+        """
+        ...
+
+    async def label_list(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Label, ...]:
+        """Every stored label."""
+        ...
+
+    async def channel_list(
+        self, caller: Caller, arguments: methods.ChannelFilter
+    ) -> tuple[methods.Channel, ...]:
+        """The channels that match, by frontend, class and device."""
+        ...
+
+    async def channel_explain(
+        self, caller: Caller, arguments: methods.ChannelSelector
+    ) -> methods.Explanation:
+        """Why one channel is decided as it is.
+
+        Raises:
+            RpcError: `not_found`; `bad_input` where two channels answer and no backend is given.
+        """
+        ...
+
+    async def channel_watch(
+        self,
+        caller: Caller,
+        arguments: methods.ChannelFilter,
+        send: Callable[[methods.Decision], None],
+    ) -> Callable[[], None]:
+        """Call `send` for each event from now on, until the function answered here is called.
+
+        `send` never blocks and never raises; a client that does not read loses events and is
+        told how many.
+        """
+        ...
+
+    async def policy_show(self, caller: Caller, arguments: methods.Nothing) -> methods.PolicyText:
+        """The policy in force.
+
+        Raises:
+            RpcError: `unavailable` (none is in force).
+        """
+        ...
+
+    async def policy_load(
+        self, caller: Caller, arguments: methods.PolicyLoad
+    ) -> methods.PolicyChange:
+        """Check a policy, and unless it is a dry run put it in force.
+
+        Raises:
+            RpcError: `bad_input` with every problem as `file:line:column: message`; `conflict`
+                (`replaces` is not what is in force); `unavailable`.
+        """
+        ...

@@ -1,0 +1,46 @@
+"""What a call can fail with: one exception, a code that programs compare, words for people."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+Code = Literal[
+    "bad_request",
+    "denied",
+    "not_found",
+    "conflict",
+    "too_large",
+    "bad_input",
+    "internal",
+    "unavailable",
+]
+
+HTTP_STATUS: Final[dict[str, int]] = {
+    "bad_request": 400,
+    "denied": 403,
+    "not_found": 404,
+    "conflict": 409,
+    "too_large": 413,
+    "bad_input": 422,
+    "internal": 500,
+    "unavailable": 503,
+}
+CODES: Final[frozenset[str]] = frozenset(get_args(Code))
+
+
+class RpcError(Exception):
+    """A call was refused; a handler raises it, the server answers it, the client raises it again.
+
+    `code` says who has to act: `bad_request` (the call itself is malformed), `denied` (the
+    caller may not), `not_found` (no such method, domain, label or channel), `conflict` (the
+    policy to be replaced is not the one in force), `too_large`, `bad_input` (a good call with
+    values that will not do), `internal` (the broker's log says more), `unavailable` (no store,
+    no policy or shutting down: nothing was done). `message` says what is wrong and what to do.
+    `problems` are lines such as `file:line:column: message`.
+    """
+
+    def __init__(self, code: Code, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.code: Code = code
+        self.message = message
+        self.problems = problems

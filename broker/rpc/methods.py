@@ -1,0 +1,378 @@
+"""Every method: its arguments, its result and its entry in the table.
+
+Text in results is valid Unicode; what a guest wrote is escaped by whoever puts it there, and
+once more by whoever shows it. Times are seconds since 1970, UTC. A `domain` argument is a
+selector (`broker.rpc.selector`): a domid, a uuid or a name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from broker.rpc.table import Arguments, Method, Table
+
+Verdict = Literal["grant", "deny", "pending"]
+DomainStatus = Literal["labelled", "unlabelled", "refused"]
+Selector = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Device = Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]{0,9})$")]
+DeviceClass = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,32}$")]
+Digest = Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+
+
+class Nothing(Arguments, frozen=True, kw_only=True):
+    """No arguments."""
+
+
+# status
+
+
+class PolicySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Which policy: its name, its version (`1.4`), `sha256:<hex>` of its exact bytes."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class DomainCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Live domains, by what the broker made of them."""
+
+    labelled: int = 0
+    unlabelled: int = 0
+    refused: int = 0
+
+
+class ChannelCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Channels, by the verdict published."""
+
+    grant: int = 0
+    deny: int = 0
+    pending: int = 0
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How the broker is.
+
+    `health` is green iff `problems` is empty; each problem says what is wrong and what to do.
+    `enforcing` is true once everything was reconciled and decisions are published, and false
+    while the store is gone. `journal_seq` is the last durable audit record's number,
+    `heartbeat` the last counter published (0: none yet).
+    """
+
+    health: Literal["green", "red"]
+    problems: tuple[str, ...]
+    version: str
+    state: Literal["starting", "reconciling", "enforcing", "stopped"]
+    enforcing: bool
+    uptime: float
+    store: str
+    store_connected: bool
+    policy: PolicySummary | None
+    domains: DomainCounts
+    channels: ChannelCounts
+    journal_seq: int
+    heartbeat: int
+    last_error: str | None = None
+    last_error_time: float | None = None
+
+
+# domain, label
+
+
+class Domain(msgspec.Struct, frozen=True, kw_only=True):
+    """A live domain; `running` is false once it is dying (its domid still counts)."""
+
+    domid: int
+    name: str | None
+    uuid: str | None
+    label: str | None
+    status: DomainStatus
+    reason: str
+    ssidref: int | None
+    running: bool
+
+
+class DomainSelector(Arguments, frozen=True, kw_only=True):
+    """One domain: a domid, a uuid or a name."""
+
+    domain: Selector
+
+
+class LabelSet(Arguments, frozen=True, kw_only=True):
+    """Give `domain` the label `label`. By domid or uuid it is stored for the uuid.
+
+    By name it is stored for the name, and holds for every uuid that comes under that name.
+    """
+
+    domain: Selector
+    label: Name
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored about one domain's label, and what became of it.
+
+    `bound_by` says what the label is stored for; None where none is stored (`label` is None
+    then). `policy` is the name of the policy it was given under. `ssidref` is the label's local
+    reference under the policy in force, None if that one does not know the label. `domids` are
+    the live domains it stands for. `set_by` is the subject who gave it.
+    """
+
+    bound_by: Literal["uuid", "name"] | None
+    uuid: str | None
+    name: str | None
+    label: str | None
+    policy: str | None
+    ssidref: int | None
+    domids: tuple[int, ...]
+    status: DomainStatus
+    reason: str
+    set_by: str | None = None
+    set_at: float | None = None
+
+
+class LabelChange(msgspec.Struct, frozen=True, kw_only=True):
+    """The label as it is now, and the one before; `changed` is false if it was so already."""
+
+    now: Label
+    previous: str | None
+    changed: bool
+
+
+# channel
+
+
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
+    """What the backend's agent says it enforced: the record's `seq` it acted on, and why."""
+
+    state: Literal["open", "closed", "suspended", "failed"]
+    seq: int | None
+    reason: str
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True, rename={"device_class": "class"}):
+    """One channel and the decision published about it.
+
+    `nonce_known` is whether the backend's agent has reported this life of the device. `seq` is
+    None while nothing has been published. `enforced` is None until the agent reports.
+    """
+
+    device_class: str
+    frontend: int
+    backend: int
+    device: str
+    frontend_name: str | None
+    frontend_label: str | None
+    backend_label: str | None
+    resource: str | None
+    verdict: Verdict
+    reason: str
+    seq: int | None
+    nonce_known: bool
+    enforced: Reported | None
+
+
+class ChannelFilter(Arguments, frozen=True, kw_only=True, rename={"device_class": "class"}):
+    """Which channels; what is left out matches all. `domain` is either end."""
+
+    domain: Selector | None = None
+    device_class: DeviceClass | None = None
+    verdict: Verdict | None = None
+
+
+class ChannelSelector(Arguments, frozen=True, kw_only=True, rename={"device_class": "class"}):
+    """One channel, as its frontend's device; `backend` where two would answer."""
+
+    device_class: DeviceClass
+    frontend: Selector
+    device: Device
+    backend: int | None = None
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why: the rule's kind, words, and `file:line:column` of the policy (empty if it has none)."""
+
+    rule: str
+    text: str
+    where: str
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a channel's verdict is what it is, by the evaluator that enforces.
+
+    `inputs` are the toolstack's values it was decided on. `published` is the record's text as
+    it is in xenstore now, None where there is none.
+    """
+
+    channel: Channel
+    reasons: tuple[Reason, ...]
+    inputs: dict[str, str]
+    policy: PolicySummary | None
+    spec: str | None
+    published: str | None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of `channel.watch`: a decision published, or an agent's report on one.
+
+    `previous` is the verdict before, None if there was none. A channel that is gone has
+    `event` `gone`.
+    """
+
+    time: float
+    event: Literal["decision", "report", "gone"]
+    previous: Verdict | None
+    channel: Channel
+
+
+# policy
+
+
+class PolicyText(msgspec.Struct, frozen=True, kw_only=True):
+    """The policy in force, byte for byte."""
+
+    name: str
+    version: str
+    digest: str
+    text: str
+
+
+class PolicyLoad(Arguments, frozen=True, kw_only=True):
+    """Put a policy in force. `source` is the file's name, for messages only.
+
+    With `replaces`, only if that digest is in force. With `dry_run`, nothing is changed and the
+    summary says what would be.
+    """
+
+    text: Annotated[str, msgspec.Meta(min_length=1)]
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=500)] = "policy.yaml"
+    replaces: Digest | None = None
+    dry_run: bool = False
+
+
+class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What loading a policy did, or with `dry_run` would do.
+
+    `opens` and `closes` are the channels whose verdict goes to and from `grant`, written
+    `vif/3/0 -> 0`; `unlabels` are the live domains whose label the new policy does not know.
+    """
+
+    policy: PolicySummary
+    previous: PolicySummary | None
+    changed: bool
+    dry_run: bool
+    opens: tuple[str, ...] = ()
+    closes: tuple[str, ...] = ()
+    unlabels: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+METHODS: Final = Table(
+    [
+        Method(
+            name="status",
+            arguments=Nothing,
+            result=Status,
+            verb="read",
+            target="broker",
+            help="how the broker is: health, policy, store, counts; exit 1 when red",
+            example="brokerctl status",
+        ),
+        Method(
+            name="domain.list",
+            arguments=Nothing,
+            result=tuple[Domain, ...],
+            verb="read",
+            target="domain",
+            help="the live domains with their labels",
+            example="brokerctl domain list --long",
+        ),
+        Method(
+            name="label.set",
+            arguments=LabelSet,
+            result=LabelChange,
+            verb="write",
+            target="label",
+            writes=True,
+            help="give a domain a label, for its uuid, or for a name",
+            example="brokerctl label set web1 web_a",
+        ),
+        Method(
+            name="label.get",
+            arguments=DomainSelector,
+            result=Label,
+            verb="read",
+            target="label",
+            help="a domain's label; exit 1 where it has none",
+            example="brokerctl label get web1",
+        ),
+        Method(
+            name="label.rm",
+            arguments=DomainSelector,
+            result=LabelChange,
+            verb="write",
+            target="label",
+            writes=True,
+            help="take a domain's label away; its channels close",
+            example="brokerctl label rm web1",
+        ),
+        Method(
+            name="label.list",
+            arguments=Nothing,
+            result=tuple[Label, ...],
+            verb="read",
+            target="label",
+            help="every label stored, for domains that run and for those that do not",
+            example="brokerctl label list",
+        ),
+        Method(
+            name="channel.list",
+            arguments=ChannelFilter,
+            result=tuple[Channel, ...],
+            verb="read",
+            target="channel",
+            help="the channels, what was decided and what is enforced",
+            example="brokerctl channel list --domain web1 --verdict deny",
+        ),
+        Method(
+            name="channel.explain",
+            arguments=ChannelSelector,
+            result=Explanation,
+            verb="read",
+            target="channel",
+            help="why a channel is granted or denied, rule by rule; exit 1 unless granted",
+            example="brokerctl channel explain vif/web1/0",
+        ),
+        Method(
+            name="channel.watch",
+            arguments=ChannelFilter,
+            result=Decision,
+            verb="read",
+            target="channel",
+            stream=True,
+            help="decisions and reports as they happen",
+            example="brokerctl channel watch --class vif",
+        ),
+        Method(
+            name="policy.show",
+            arguments=Nothing,
+            result=PolicyText,
+            verb="read",
+            target="policy",
+            help="the policy in force, byte for byte",
+            example="brokerctl policy show > in-force.yaml",
+        ),
+        Method(
+            name="policy.load",
+            arguments=PolicyLoad,
+            result=PolicyChange,
+            verb="write",
+            target="policy",
+            writes=True,
+            help="put a policy in force, or with --dry-run say what it would change",
+            example="brokerctl policy load --dry-run corp.yaml",
+        ),
+    ]
+)
