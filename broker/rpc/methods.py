@@ -17,9 +17,9 @@ Verdict = Literal["grant", "deny", "pending"]
 DomainStatus = Literal["labelled", "unlabelled", "refused"]
 Selector = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Device = Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]{0,9})$")]
-DeviceClass = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,32}$")]
-Digest = Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+Device = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,9})$(?!\n)")]
+DeviceClass = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$(?!\n)")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
 
 
 class Nothing(Arguments, frozen=True, kw_only=True):

@@ -1,0 +1,56 @@
+"""brokerctl: reads the command line and runs one command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from broker.cli.groups import Parser, subcommands
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_SOCKET: Final = "/run/xen-policy-broker/broker.sock"
+MODULES: Final[tuple[str, ...]] = ()
+"""Modules with `register(commands)`, in the order of `brokerctl --help`."""
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog="brokerctl",
+        description="Ask and administer the broker; check and try policies offline.",
+        epilog="exit: 0 success, 1 denied or check failed, 2 bad input or usage, 3 unreachable",
+    )
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=os.environ.get("XPB_SOCKET") or DEFAULT_SOCKET,
+        help="the broker's socket (default: $XPB_SOCKET, else %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="JSON, one value a line")
+    commands = subcommands(parser)
+    for name in MODULES:
+        import_module(name).register(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run brokerctl; answers the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has gone; nothing is left to say, also not while exiting.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
