@@ -1,0 +1,244 @@
+"""The agent's rule: what a backend domain does about one channel, given what it can see.
+
+Pure: the text of the decision node, the agent's own memory and what it observed go in; one
+action and what to remember come out. Opening needs everything to be in order; closing what is
+live needs a signed `deny` that is newer than all accepted before; in every other case things
+are left as they are. What is open without ever having been granted, and was not already open
+when the agent first came to this host, is closed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from broker.core.record import Record, RecordError, verify_heartbeat, verify_record
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+Action = Literal["open", "hold", "suspend", "close"]
+"""`hold` leaves the gate as it is; `suspend` closes a vif reversibly; `close` revokes."""
+
+STALE_AFTER: Final = 10.0
+"""Seconds without a new heartbeat after which nothing new opens; one is sent every 2 s."""
+FINAL_WORDS: Final = frozenset({"final", "quarantine", "quarantined", "reset", "destroy"})
+"""A denial whose reason begins with one of these also takes the device away."""
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """One life of one device, as its backend's agent knows it.
+
+    The first four name the channel, from the node's path. `nonce` is the one reported for this
+    life, None before that. `inputs` is `inputs_digest` of what is about to be used, None while
+    it cannot be told (unreadable, or the toolstack's copy says otherwise). `found_open` is
+    whether it was already open when the agent first saw it, at the agent's own start.
+    """
+
+    backend: int
+    device_class: str
+    frontend: int
+    device: str
+    nonce: str | None
+    inputs: str | None
+    found_open: bool = False
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What outlives a record, and a restart of the agent: per path, kept on disk.
+
+    `seq` and `digest` (SHA-256 of the text) are the last accepted record's; seq is -1 before the
+    first. `granted` is the nonce of the life that was last granted and not since denied: what
+    may stay open. `denied` is whether a denial was accepted and no good grant since.
+    """
+
+    seq: int = -1
+    digest: str = ""
+    granted: str | None = None
+    denied: bool = False
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do, why, and what to remember (durably, before it is done).
+
+    `seq` is that of the record this rests on, None if there is none. `withheld` is whether only
+    a fresh heartbeat is missing to open.
+    """
+
+    action: Action
+    reason: str
+    memory: Memory
+    seq: int | None
+    final: bool = False
+    withheld: bool = False
+
+
+NOTHING: Final = Memory()
+
+
+def judge(
+    text: bytes | None,
+    key: Ed25519PublicKey,
+    life: Life,
+    memory: Memory,
+    *,
+    fresh: bool,
+    gate_open: bool,
+) -> Judgement:
+    """Apply the rule to one channel.
+
+    Args:
+        text: the decision node's value; None or empty if there is none.
+        key: the broker's.
+        life: the device's present life.
+        memory: what was remembered of this path.
+        fresh: whether the broker's heartbeat is alive (`Heartbeat.fresh`).
+        gate_open: whether the kernel shows the gate open at this moment.
+    """
+    try:
+        record = _accept(text, key, life, memory)
+    except RecordError as error:
+        return _unanswered(str(error), life, memory, gate_open=gate_open)
+    memory = _remember(record, text or b"", life, memory)
+    if record.verdict == "deny":
+        final = life.nonce is not None and record.nonce == life.nonce and is_final(record.reason)
+        reason = record.reason or "denied"
+        return _denied(reason, life, memory, final=final, gate_open=gate_open)
+    if record.verdict == "pending":
+        reason = f"pending: {record.reason}" if record.reason else "pending"
+        return _unanswered(reason, life, memory, gate_open=gate_open)
+    refusal = _why_not_ours(record, life)
+    if refusal is not None:
+        return _unanswered(refusal, life, memory, gate_open=gate_open)
+    if gate_open:
+        return _judgement("hold", "granted and open", memory)
+    if not fresh:
+        reason = "granted, but the broker's heartbeat has stopped"
+        return _judgement("hold", reason, memory, withheld=True)
+    return _judgement("open", record.reason or "granted", memory)
+
+
+def _accept(text: bytes | None, key: Ed25519PublicKey, life: Life, memory: Memory) -> Record:
+    """The record in `text`, if it is authentic, of this path, and not older than what was seen.
+
+    Raises:
+        RecordError: it is not; the message says why.
+    """
+    if not text:
+        raise RecordError("no decision yet")
+    record = verify_record(text, key)
+    path = (life.backend, life.device_class, life.frontend, life.device)
+    if (record.backend, record.device_class, record.frontend, record.device) != path:
+        raise RecordError("record of another channel")
+    if record.seq < memory.seq:
+        raise RecordError(f"record seq {record.seq} is older than {memory.seq}, seen before")
+    if record.seq == memory.seq and _digest(text) != memory.digest:
+        raise RecordError(f"a second record with seq {record.seq}")
+    return record
+
+
+def _remember(record: Record, text: bytes, life: Life, memory: Memory) -> Memory:
+    granted, denied = memory.granted, memory.denied
+    if record.verdict == "deny":
+        granted, denied = None, True
+    elif record.verdict == "grant" and _why_not_ours(record, life) is None:
+        granted, denied = life.nonce, False
+    return Memory(seq=record.seq, digest=_digest(text), granted=granted, denied=denied)
+
+
+def _why_not_ours(record: Record, life: Life) -> str | None:
+    """Why a grant does not open this life of the device, or None if it does."""
+    if life.nonce is None or record.nonce != life.nonce:
+        return "granted to another life of the device"
+    if life.inputs is None:
+        return "granted, but what is about to be used cannot be told"
+    if record.inputs != life.inputs:
+        return "granted for other inputs than those about to be used"
+    return None
+
+
+def _unanswered(reason: str, life: Life, memory: Memory, *, gate_open: bool) -> Judgement:
+    """No good grant and no new denial: what is rightly open stays, nothing opens."""
+    if memory.denied:
+        reason = f"denied before; now: {reason}"
+        return _denied(reason, life, memory, final=False, gate_open=gate_open)
+    if not gate_open:
+        return _judgement("hold", reason, memory)
+    if life.nonce is not None and memory.granted == life.nonce:
+        return _judgement("hold", f"stays open: {reason}", memory)
+    if life.found_open:
+        return _judgement("hold", f"found open, stays until answered: {reason}", memory)
+    return _judgement(_closing(life), f"open without a grant: {reason}", memory)
+
+
+def _denied(reason: str, life: Life, memory: Memory, *, final: bool, gate_open: bool) -> Judgement:
+    if final:
+        return _judgement("close", reason, memory, final=True)
+    if not gate_open:
+        return _judgement("hold", reason, memory)
+    return _judgement(_closing(life), reason, memory)
+
+
+def _closing(life: Life) -> Action:
+    """A vif is suspended, which its guest can outlive; anything else has to be revoked."""
+    return "suspend" if life.device_class == "vif" else "close"
+
+
+def _judgement(
+    action: Action, reason: str, memory: Memory, *, final: bool = False, withheld: bool = False
+) -> Judgement:
+    seq = None if memory.seq < 0 else memory.seq
+    return Judgement(
+        action=action, reason=reason, memory=memory, seq=seq, final=final, withheld=withheld
+    )
+
+
+def is_final(reason: str) -> bool:
+    """Whether a denial for this reason is for good: its first word is in `FINAL_WORDS`."""
+    return reason.replace(":", " ", 1).partition(" ")[0].lower() in FINAL_WORDS
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+class Heartbeat:
+    """Whether the broker lives, from its signed counter and the caller's monotonic clock.
+
+    A counter found in the store proves nothing, it may be a dead broker's: only one that
+    *grows* while it is watched does, beyond any that was seen before (`floor`, durable).
+    """
+
+    def __init__(self, key: Ed25519PublicKey, floor: int = -1) -> None:
+        self._key = key
+        self._baseline: int | None = None
+        self._grew_at: float | None = None
+        self.floor = floor
+
+    def observe(self, text: bytes | None, now: float) -> str | None:
+        """Take in the node's value (None or empty: no node) at `now`, monotonic seconds.
+
+        Returns:
+            Why the value was refused, or None.
+        """
+        if not text:
+            if self._baseline is None:
+                self._baseline = self.floor
+            return None
+        try:
+            counter = verify_heartbeat(text, self._key)
+        except RecordError as error:
+            return str(error)
+        if self._baseline is None:
+            self._baseline = max(counter, self.floor)
+        elif counter > self._baseline:
+            self._baseline = counter
+            self._grew_at = now
+        self.floor = self._baseline
+        return None
+
+    def fresh(self, now: float) -> bool:
+        """Whether the counter grew within the last `STALE_AFTER` seconds."""
+        return self._grew_at is not None and now - self._grew_at < STALE_AFTER
