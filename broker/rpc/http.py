@@ -1,0 +1,266 @@
+"""HTTP and JSON for the methods of the table: `POST /v1/<method>` with a JSON object.
+
+An answer is `{"result": …}`, or `{"error": {"code", "message", "problems"}}` with a status; a
+stream is server-sent events. Whatever is refused is refused as early as it can be: who calls,
+and how much it announces, before the body is read; the body's size before it is parsed.
+"""
+
+# twisted.web is typed in part: its Request and HTTPChannel have methods without annotations.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.web import http
+
+from broker.rpc.decode import decode_arguments
+from broker.rpc.errors import HTTP_STATUS, RpcError
+from broker.rpc.methods import METHODS
+from broker.rpc.stream import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IAddress, IReactorTime
+    from twisted.python.failure import Failure
+
+    from broker.rpc.admin import Admin, Caller
+    from broker.rpc.table import Method, Table
+
+PREFIX: Final = b"/v1/"
+_INTERNAL: Final = (
+    "the broker failed inside; its log says why; whether the call took effect is unknown"
+)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client, and all together, may take. Sizes in bytes, times in seconds.
+
+    `request_time` is for a whole request, from the connection or the last answer on: a client
+    that sends a byte now and then gains nothing by it. `stream_events` are kept for a client
+    that does not read, `stall` is how long it may.
+    """
+
+    body: int = 1 << 20
+    headers: int = 50
+    header_bytes: int = 8192
+    connections: int = 256
+    request_time: int = 10
+    stream_events: int = 1024
+    keep_alive: float = 15.0
+    stall: float = 60.0
+
+
+class AdminRequest(http.Request):
+    """One call."""
+
+    _log = Logger()
+    _refused = False
+    _stream: EventStream | None = None
+    _gone = False
+    _caller: Caller | None = None
+
+    def __init__(self, channel: AdminChannel) -> None:
+        super().__init__(channel, parsePOSTFormSubmission=False)
+        self._site = channel.factory
+        self._connection: Any = channel.transport
+        self._body = BytesIO()
+
+    # What Twisted calls, in this order
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
+        """The headers are here (a chunked body has no `length`): admit the caller or refuse it."""
+        # Twisted would put a large body into a temporary file; this one never gets large.
+        self.content = self._body
+        try:
+            self._caller = self._site.identify(self._connection)
+        except RpcError as error:
+            self._log.warn("call refused: {message}", message=error.message)
+            self._refuse(error)
+            return
+        if length is not None and length > self._site.limits.body:
+            self._refuse(self._too_large())
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Take a part of the body, up to the cap."""
+        if self._refused:
+            return
+        if self._body.tell() + len(data) > self._site.limits.body:
+            self._refuse(self._too_large())
+            return
+        self._body.write(data)
+
+    def process(self) -> None:
+        """The request is whole: answer it."""
+        if self._refused:
+            return
+        answer = ensureDeferred(self._answer())
+        answer.addErrback(self._failed)
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """The client is gone; what it asked for goes on, a stream ends."""
+        self._gone = True
+        if self._stream is not None:
+            self._stream.close()
+        super().connectionLost(reason)
+
+    def abort(self) -> None:
+        """Drop the client at once."""
+        self._connection.abortConnection()
+
+    # Ours
+
+    async def _answer(self) -> None:
+        method = self._method()
+        arguments = decode_arguments(method, self._body.getvalue())
+        handler = getattr(self._site.admin, method.handler)
+        if method.stream:
+            await self._answer_stream(handler, arguments)
+            return
+        result = await handler(self._caller, arguments)
+        self._send(http.OK, msgspec.json.encode({"result": result}))
+
+    async def _answer_stream(self, handler: Callable[..., Any], arguments: object) -> None:
+        limits = self._site.limits
+        stream = EventStream(
+            self,
+            self._site.clock,
+            bound=limits.stream_events,
+            keep_alive=limits.keep_alive,
+            stall=limits.stall,
+        )
+        unsubscribe = await handler(self._caller, arguments, stream.send)
+        if self._gone:
+            unsubscribe()
+            return
+        self._stream = stream
+        self.setHeader(b"Content-Type", b"text/event-stream")
+        self.setHeader(b"Cache-Control", b"no-store")
+        self.registerProducer(stream, streaming=True)
+        stream.start(unsubscribe)
+
+    def _method(self) -> Method:
+        if self.method != b"POST":
+            raise RpcError("bad_request", "only POST is understood: POST /v1/<method>")
+        kind = self.getHeader(b"Content-Type")
+        if kind is None or kind.partition(b";")[0].strip().lower() != b"application/json":
+            raise RpcError("bad_request", "the body has to be Content-Type: application/json")
+        found = None
+        if self.uri.startswith(PREFIX):
+            found = self._site.table.find(self.uri[len(PREFIX) :].decode("latin-1"))
+        if found is None:
+            names = ", ".join(method.name for method in self._site.table)
+            raise RpcError("not_found", f"no such method; POST /v1/ and one of: {names}")
+        return found
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, RpcError):
+            self._log.failure("the handler of {uri!a} failed", failure, uri=self.uri[:200])
+            error = RpcError("internal", _INTERNAL)
+        if self.startedWriting:
+            # Too late for an error's status: half an answer is ended, never finished.
+            self.abort()
+            return
+        self._send(HTTP_STATUS[error.code], _error_body(error))
+
+    def _send(self, status: int, body: bytes) -> None:
+        if self._gone:
+            return
+        self.setResponseCode(status)
+        self.setHeader(b"Content-Type", b"application/json")
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+
+    def _too_large(self) -> RpcError:
+        return RpcError("too_large", f"a body of at most {self._site.limits.body} bytes is read")
+
+    def _refuse(self, error: RpcError) -> None:
+        """Answer before the body was read, read no more of it, and hang up."""
+        self._refused = True
+        self._body.truncate(0)
+        status, body = HTTP_STATUS[error.code], _error_body(error)
+        reason = http.RESPONSES[status]
+        self._connection.write(
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, reason, len(body), body)
+        )
+        self.channel.loseConnection()
+
+
+class AdminChannel(http.HTTPChannel):
+    """One connection, with the limits on headers and time."""
+
+    factory: AdminFactory
+    requestFactory: type[http.Request] = AdminRequest  # noqa: N815 - Twisted's name
+
+    def __init__(self, factory: AdminFactory) -> None:
+        super().__init__()
+        self.factory = factory
+        self.maxHeaders = factory.limits.headers
+        self.totalHeadersSize = factory.limits.header_bytes
+        self.timeOut = factory.limits.request_time
+
+    def callLater(self, period: float, func: Callable[[], object]) -> object:  # noqa: N802 - Twisted's name
+        """The channel's time-outs run on the factory's clock."""
+        return self.factory.clock.callLater(period, func)
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        connection: Any = self.transport
+        connection.abortConnection()
+
+    def resetTimeout(self) -> None:  # noqa: N802 - Twisted's name
+        """Not on every byte: the time runs for a whole request."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
+        """The connection's place is free again."""
+        self.factory.channels.discard(self)
+        super().connectionLost(reason)
+
+
+class AdminFactory(ServerFactory[Any]):
+    """Makes connections, as many as allowed; `identify` tells who is at a transport's other end."""
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        admin: Admin,
+        identify: Callable[[Any], Caller],
+        clock: IReactorTime,
+        limits: Limits,
+        table: Table = METHODS,
+    ) -> None:
+        self.admin = admin
+        self.identify = identify
+        self.clock = clock
+        self.limits = limits
+        self.table = table
+        self.channels: set[AdminChannel] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> AdminChannel | None:  # noqa: N802, ARG002 - Twisted's names
+        """A connection, or None (it is closed at once) where there are too many."""
+        if len(self.channels) >= self.limits.connections:
+            self._log.warn("connection refused: {limit} are open", limit=self.limits.connections)
+            return None
+        channel = AdminChannel(self)
+        self.channels.add(channel)
+        return channel
+
+    def log(self, request: http.Request) -> None:
+        """Twisted would write an access log; the audit says who called."""
+
+
+def _error_body(error: RpcError) -> bytes:
+    return msgspec.json.encode(
+        {"error": {"code": error.code, "message": error.message, "problems": error.problems}}
+    )
