@@ -1,0 +1,171 @@
+"""One channel: from the facts about both ends to what is decided, and whether that is news.
+
+The facts come from the toolstack's own copy of the device (`/libxl`), the labels of both ends
+and the backend agent's report; never from what the guest owns.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.core.record import Record, Verdict, inputs_digest
+from broker.text.escape import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.core.policy import Policy
+
+_NONCE: Final = re.compile(rb"[0-9a-f]{32}")
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a domain stands: its label, and why none of its channels may open (empty: they may).
+
+    `word` is the first word of `/vm/<uuid>/security/status`.
+    """
+
+    label: str | None
+    word: str
+    reason: str
+    quarantined: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether this domain may take part in channels at all."""
+        return self.word == "labelled"
+
+    def __str__(self) -> str:
+        """The text of the status node."""
+        return f"{self.word} {self.reason}" if self.reason else self.word
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What one decision is made on.
+
+    `device` holds the device's own keys as the toolstack wrote them. `problem` says what is
+    malformed about the device itself. `nonce` is what the backend's agent reported (or, while
+    its report is missing or unusable, the last one decided on); `spent` says where a nonce was
+    used before, if that is all there is.
+    """
+
+    frontend: int
+    backend: int
+    device_class: str
+    uuid: str | None
+    device: Mapping[str, bytes]
+    problem: str
+    ends: tuple[Standing, Standing]
+    untrusted_nonce: bytes | None
+    spent: str = ""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A record without its name and number: two equal decisions need no new record."""
+
+    verdict: Verdict
+    uuid: str | None
+    nonce: str | None
+    inputs: str | None
+    labels: tuple[str | None, str | None]
+    resource: str | None
+    policy: str | None
+    spec: str | None
+    reason: str
+
+
+def decision_of(record: Record) -> Decision:
+    """What a record decided."""
+    return Decision(
+        record.verdict,
+        record.uuid,
+        record.nonce,
+        record.inputs,
+        record.labels,
+        record.resource,
+        record.policy,
+        record.spec,
+        record.reason,
+    )
+
+
+def decide(policy: Policy | None, specs: Mapping[str, str], facts: Facts) -> Decision:
+    """Decide one channel; whatever is unknown, absent or malformed is a denial.
+
+    `specs` maps a protocol description's name to its digest. A channel that would be granted
+    but whose backend agent has reported no usable nonce is `pending`.
+    """
+    frontend, backend = facts.ends
+    resource: str | None = None
+    spec: str | None = None
+    problem = facts.problem
+    granted = False
+    if not problem and policy is None:
+        problem = "no policy is in force"
+    if not problem and policy is not None:
+        protocol = policy.protocol_of(facts.device_class)
+        spec = specs.get(protocol) if protocol is not None else None
+        problem = _standing_problem(facts)
+        if protocol is None:
+            problem = f"class {escape(facts.device_class, 40)} has no description in the policy"
+        elif spec is None:
+            problem = f"protocol description {protocol} is not loaded"
+    if not problem and policy is not None and frontend.label and backend.label:
+        try:
+            texts = {key: value.decode("utf-8") for key, value in facts.device.items()}
+        except UnicodeDecodeError:
+            problem = "the device's keys are not UTF-8"
+        else:
+            resource = policy.resource_for(facts.device_class, texts)
+            mode = "r" if texts.get("mode") == "r" else "w"
+            answer = policy.explain(
+                facts.device_class, frontend.label, backend.label, resource, mode
+            )
+            granted = answer.granted
+            problem = "; ".join([reason.text for reason in answer.reasons])
+    verdict: Verdict = "grant" if granted else "deny"
+    nonce = None if facts.spent else parse_nonce(facts.untrusted_nonce)
+    if granted and nonce is None:
+        verdict = "pending"
+        problem = _nonce_problem(facts)
+    return Decision(
+        verdict,
+        facts.uuid,
+        nonce,
+        inputs_digest(facts.device),
+        (frontend.label, backend.label),
+        resource,
+        policy.digest if policy is not None else None,
+        spec,
+        problem,
+    )
+
+
+def parse_nonce(untrusted_nonce: bytes | None) -> str | None:
+    """The nonce if it is one, 32 hex digits, else None."""
+    if untrusted_nonce is None or not _NONCE.fullmatch(untrusted_nonce):
+        return None
+    return untrusted_nonce.decode("ascii")
+
+
+def _standing_problem(facts: Facts) -> str:
+    for side, domid, standing in (
+        ("frontend", facts.frontend, facts.ends[0]),
+        ("backend", facts.backend, facts.ends[1]),
+    ):
+        if standing.quarantined:
+            return f"quarantined: {side} domain {domid}, {standing.reason}"
+        if not standing.good or standing.label is None:
+            return f"{side} domain {domid} is {standing}"
+    return ""
+
+
+def _nonce_problem(facts: Facts) -> str:
+    if not facts.untrusted_nonce:
+        return "no nonce reported by the backend's agent"
+    if facts.spent:
+        return f"the nonce reported by the backend's agent was used before: {facts.spent}"
+    return "the nonce reported by the backend's agent is not 32 hex digits"

@@ -1,0 +1,209 @@
+"""Every kind of line in the audit log, and its exact text.
+
+A line is a JSON object: `event` names its kind, `t` is seconds since 1970, UTC. The broker's
+durable state is a fold over these lines (`state.py`); kinds that change no state are there for
+people. Text from guests is escaped before it gets here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+Bound = Literal["uuid", "name"]
+
+
+class Line(msgspec.Struct, frozen=True, tag_field="event", forbid_unknown_fields=True):
+    """What all lines have."""
+
+    t: float
+
+
+class Started(Line, frozen=True, tag="started"):
+    """The broker started; `note` says what was repaired or accepted (`--init`)."""
+
+    version: str
+    note: str = ""
+
+
+class Accepted(Line, frozen=True, tag="accepted"):
+    """`--init` set the counters above what was found published."""
+
+    seq: int
+    beat: int
+
+
+class Stopped(Line, frozen=True, tag="stopped"):
+    """A clean stop: every record and gate is left as it is."""
+
+
+class LabelSet(Line, frozen=True, tag="label_set"):
+    """A label was assigned to a uuid or to a name."""
+
+    bound: Bound
+    key: str
+    label: str
+    policy: str | None
+    subject: str
+
+
+class LabelRemoved(Line, frozen=True, tag="label_removed"):
+    """The label of a uuid or a name was taken away."""
+
+    bound: Bound
+    key: str
+    subject: str
+
+
+class Admitted(Line, frozen=True, tag="admitted"):
+    """A domain appeared, or was labelled anew: the order of these lines is that of admission."""
+
+    domid: int
+    uuid: str | None
+    label: str | None
+
+
+class Released(Line, frozen=True, tag="released"):
+    """A domain is gone, dying included."""
+
+    domid: int
+
+
+class Decided(Line, frozen=True, tag="decided"):
+    """The intent to publish a decision record: its path and exact text."""
+
+    path: str
+    text: str
+
+
+class Published(Line, frozen=True, tag="published"):
+    """The outcome of publishing: the records (by seq) that the store took."""
+
+    seqs: tuple[int, ...]
+
+
+class Unpublished(Line, frozen=True, tag="unpublished"):
+    """The store did not take a record; it is tried again."""
+
+    path: str
+    seq: int
+    error: str
+
+
+class Vanished(Line, frozen=True, tag="vanished"):
+    """A channel's device is gone; `removed`: its node was removed, else dom0's helper does."""
+
+    path: str
+    removed: bool
+
+
+class PolicyLoaded(Line, frozen=True, tag="policy_loaded"):
+    """A policy is put in force; its bytes are in `policy-<hex>.yaml`."""
+
+    name: str
+    version: str
+    digest: str
+    replaces: str | None
+    subject: str
+
+
+class PolicyRefused(Line, frozen=True, tag="policy_refused"):
+    """A policy was not loaded; the one before stays in force."""
+
+    source: str
+    problems: tuple[str, ...]
+    subject: str
+
+
+class Beat(Line, frozen=True, tag="beat"):
+    """Heartbeat counters below `upto` may have been used."""
+
+    upto: int
+
+
+class Quarantined(Line, frozen=True, tag="quarantined"):
+    """A domain is held apart until its label is set again."""
+
+    uuid: str
+    domid: int
+    reason: str
+
+
+class QuarantineLifted(Line, frozen=True, tag="quarantine_lifted"):
+    """An administrator labelled the domain anew."""
+
+    uuid: str
+    subject: str
+
+
+class Violation(Line, frozen=True, tag="violation"):
+    """A domain did what it may not; it changes no authority."""
+
+    domid: int
+    uuid: str | None
+    channel: str
+    rule: str
+    detail: str
+
+
+class Alarm(Line, frozen=True, tag="alarm"):
+    """Somebody changed what is the broker's to write, or something needs an operator."""
+
+    subject: str
+    detail: str
+
+
+class Repeated(Line, frozen=True, tag="repeated"):
+    """Lines that were counted instead of written, since the last such line."""
+
+    subject: str
+    count: int
+
+
+class Reported(Line, frozen=True, tag="reported"):
+    """A backend's agent said what it enforces."""
+
+    channel: str
+    text: str
+
+
+Event = (
+    Started
+    | Accepted
+    | Stopped
+    | LabelSet
+    | LabelRemoved
+    | Admitted
+    | Released
+    | Decided
+    | Published
+    | Unpublished
+    | Vanished
+    | PolicyLoaded
+    | PolicyRefused
+    | Beat
+    | Quarantined
+    | QuarantineLifted
+    | Violation
+    | Alarm
+    | Repeated
+    | Reported
+)
+
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
+
+
+def encode_line(event: Event) -> bytes:
+    """One line of the journal, newline included."""
+    return _ENCODER.encode(event) + b"\n"
+
+
+def decode_line(raw: bytes) -> Event:
+    """Read one line.
+
+    Raises:
+        msgspec.MsgspecError: it is not JSON, or no event as written here.
+    """
+    return _DECODER.decode(raw)

@@ -1,0 +1,143 @@
+"""The durable state: a fold over the journal's events, and nothing else.
+
+Every change is an event that is on the disk before `apply` sees it, so that a restart, a crash
+included, finds the same state again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from broker.core.channels import decision_of
+from broker.core.plan import Entry
+from broker.core.record import RecordError, parse_record
+from broker.service import events
+from broker.xenstore import paths
+
+MAX_SPENT_NONCES: Final = 32_768
+"""Nonces remembered as used; the oldest is forgotten first."""
+MAX_ONCE_LABELLED: Final = 32_768
+"""Uuids remembered as once labelled, so that none is adopted twice."""
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """A stored label: which, under which policy's name it was given, by whom, when."""
+
+    label: str
+    policy: str | None
+    subject: str
+    t: float
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """A domain's admission: its uuid and the label it was admitted with."""
+
+    uuid: str | None
+    label: str | None
+
+
+class State:
+    """What the journal says. Mappings that have an order have the journal's."""
+
+    def __init__(self) -> None:
+        self.labels: dict[tuple[events.Bound, str], Assignment] = {}
+        self.once_labelled: dict[str, None] = {}
+        self.admissions: dict[int, Admission] = {}
+        self.ledger: dict[str, Entry] = {}
+        self.spent: dict[str, str] = {}
+        self.quarantine: dict[str, str] = {}
+        self.policy_digest: str | None = None
+        self.seq = 0
+        self.beat = 0
+        self.started = False
+
+    def apply(self, event: events.Event) -> None:
+        """Take one event in.
+
+        Raises:
+            ValueError: the event cannot follow what came before: the journal is corrupt.
+        """
+        if isinstance(event, events.Decided):
+            self.decided(event.path, event.text.encode("ascii"))
+        elif isinstance(event, events.Admitted):
+            self.admissions.pop(event.domid, None)
+            self.admissions[event.domid] = Admission(event.uuid, event.label)
+        elif isinstance(event, events.Released):
+            self.admissions.pop(event.domid, None)
+        elif isinstance(event, events.Vanished):
+            self.ledger.pop(event.path, None)
+        elif isinstance(event, events.LabelSet | events.LabelRemoved):
+            self._relabel(event)
+        elif isinstance(event, events.PolicyLoaded):
+            self.policy_digest = event.digest
+        elif isinstance(event, events.Beat):
+            self.beat = max(self.beat, event.upto)
+        elif isinstance(event, events.Accepted):
+            self.seq = max(self.seq, event.seq)
+            self.beat = max(self.beat, event.beat)
+        elif isinstance(event, events.Quarantined):
+            self.quarantine[event.uuid] = event.reason
+        elif isinstance(event, events.QuarantineLifted):
+            self.quarantine.pop(event.uuid, None)
+        elif isinstance(event, events.Started):
+            self.started = True
+
+    def decided(self, path: str, text: bytes, entry: Entry | None = None) -> None:
+        """Take a decision in; `entry` spares parsing what was just made.
+
+        Raises:
+            ValueError: the text is no record of this path, or its number was used before.
+        """
+        if entry is None:
+            try:
+                record = parse_record(text)
+            except RecordError as error:
+                raise ValueError(f"{path}: {error}") from None
+            channel = paths.Channel(
+                record.backend, record.device_class, record.frontend, record.device
+            )
+            if paths.decision_path(channel) != path:
+                raise ValueError(f"{path} holds the record of {channel}")
+            entry = Entry(record.seq, text, decision_of(record))
+        if entry.seq <= self.seq:
+            raise ValueError(f"{path}: seq {entry.seq} follows {self.seq}")
+        self.seq = entry.seq
+        self.ledger[path] = entry
+        nonce = entry.decision.nonce
+        if nonce is not None and self.spent.get(nonce) != path:
+            self.spent[nonce] = path
+            if len(self.spent) > MAX_SPENT_NONCES:
+                del self.spent[next(iter(self.spent))]
+
+    def label_of(self, uuid: str | None, name: str | None) -> str | None:
+        """The label assigned to a domain: by its uuid, else by its name."""
+        if uuid is not None and (by_uuid := self.labels.get(("uuid", uuid))) is not None:
+            return by_uuid.label
+        if name is not None and (by_name := self.labels.get(("name", name))) is not None:
+            return by_name.label
+        return None
+
+    def spent_on(self, nonce: str, path: str) -> str:
+        """Where a nonce was used before, in words; empty if it may serve `path` now."""
+        used = self.spent.get(nonce)
+        if used is None:
+            return ""
+        if used != path:
+            return f"on {used}"
+        entry = self.ledger.get(path)
+        if entry is None or entry.decision.nonce != nonce:
+            return "in an earlier life of this device"
+        return ""
+
+    def _relabel(self, event: events.LabelSet | events.LabelRemoved) -> None:
+        key = (event.bound, event.key)
+        if isinstance(event, events.LabelSet):
+            self.labels[key] = Assignment(event.label, event.policy, event.subject, event.t)
+        else:
+            self.labels.pop(key, None)
+        if event.bound == "uuid":
+            self.once_labelled[event.key] = None
+            if len(self.once_labelled) > MAX_ONCE_LABELLED:
+                del self.once_labelled[next(iter(self.once_labelled))]
