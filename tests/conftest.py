@@ -1,0 +1,14 @@
+"""Fixtures shared by all tests: running stores of each kind (support/xenstoreds.py)."""
+
+from __future__ import annotations
+
+import pytest
+from support.xenstoreds import KINDS, start_store
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.xenstored) for kind in KINDS])
+def store_daemon(request):
+    """A fresh, running store of each kind in turn: see support/xenstoreds.py."""
+    daemon = start_store(request.param)
+    yield daemon
+    daemon.stop()

@@ -1,0 +1,1 @@
+"""What the tests stand on: real stores without Xen, guests, and a blocking client."""
