@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_SOCKET: Final = "/run/xen-policy-broker/broker.sock"
-MODULES: Final[tuple[str, ...]] = ()
+MODULES: Final = (
+    "broker.cli.status",
+    "broker.cli.domain",
+    "broker.cli.label_store",
+    "broker.cli.channel",
+    "broker.cli.policy_in_force",
+)
 """Modules with `register(commands)`, in the order of `brokerctl --help`."""
 
 

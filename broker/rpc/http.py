@@ -18,6 +18,8 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.web import http
+from twisted.web.iweb import INonQueuedRequestFactory
+from zope.interface import provider
 
 from broker.rpc.decode import decode_arguments
 from broker.rpc.errors import HTTP_STATUS, RpcError
@@ -57,6 +59,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stall: float = 60.0
 
 
+@provider(INonQueuedRequestFactory)
 class AdminRequest(http.Request):
     """One call."""
 

@@ -1,8 +1,8 @@
-"""Every method: its arguments, its result and its entry in the table.
+r"""Every method: its arguments, its result and its entry in the table.
 
-Text in results is valid Unicode; what a guest wrote is escaped by whoever puts it there, and
-once more by whoever shows it. Times are seconds since 1970, UTC. A `domain` argument is a
-selector (`broker.rpc.selector`): a domid, a uuid or a name.
+Text in results is valid Unicode, as it was read (bytes that are no UTF-8 stand as `\xNN`);
+whoever shows it on a terminal escapes it. Times are seconds since 1970, UTC. A `domain` argument
+is a selector (`broker.rpc.selector`): a domid, a uuid or a name.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def parse_selector(text: str) -> Selector:
         if paths.parse_domid(value) is None:
             raise ValueError(
                 f"not a domid: {value[:80]!a}; a domid is a decimal below 32752 "
-                "(for a domain of such a name write name:…)"
+                "(for a domain of such a name put name: before it)"
             )
         return Selector("domid", value)
     if kind == "uuid" or (not kind and paths.is_uuid(value.lower())):

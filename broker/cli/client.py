@@ -1,0 +1,90 @@
+"""Commands that ask a running broker: made from the method table, with its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.cli import groups
+from broker.rpc.client import Client, UnreachableError
+from broker.rpc.errors import RpcError
+from broker.rpc.methods import METHODS
+from broker.text.escape import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SUCCESS: Final = 0
+DENIED: Final = 1
+BAD_INPUT: Final = 2
+UNREACHABLE: Final = 3
+_EXIT: Final = {
+    "bad_request": BAD_INPUT,
+    "denied": DENIED,
+    "not_found": BAD_INPUT,
+    "conflict": DENIED,
+    "too_large": BAD_INPUT,
+    "bad_input": BAD_INPUT,
+    "internal": UNREACHABLE,
+    "unavailable": UNREACHABLE,
+}
+"""Of an error's code. What failed inside, or has no store or policy, has given no answer: 3."""
+_MESSAGE_LIMIT: Final = 2000
+
+
+def method_command(
+    commands: groups.Commands, name: str, run: Callable[[Client, argparse.Namespace], int]
+) -> groups.Parser:
+    """Add the command of the method `name` (`label.set` is `label set`); help and example follow.
+
+    `run` is given a client and the options, and answers the exit code; the errors of a call are
+    written here.
+    """
+    method = METHODS[name]
+    group, _, action = name.rpartition(".")
+    leaf = groups.command(
+        groups.group(commands, group) if group else commands,
+        action,
+        lambda options: _run(run, options),
+        help=method.help,
+        example=method.example,
+    )
+    leaf.add_argument(
+        "--socket", metavar="PATH", default=argparse.SUPPRESS, help="the broker's socket"
+    )
+    return leaf
+
+
+def call(client: Client, name: str, **arguments: object) -> Any:  # noqa: ANN401 - the table says which
+    """Call a method; arguments left None are left out."""
+    kind = METHODS[name].arguments
+    return client.call(name, kind(**_given(arguments)))
+
+
+def stream(client: Client, name: str, **arguments: object) -> Any:  # noqa: ANN401 - the table says which
+    """The events of a stream; arguments left None are left out."""
+    kind = METHODS[name].arguments
+    return client.stream(name, kind(**_given(arguments)))
+
+
+def complain(message: str) -> None:
+    """One line on standard error, escaped."""
+    print(f"brokerctl: {escape(message, _MESSAGE_LIMIT)}", file=sys.stderr)
+
+
+def _given(arguments: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _run(run: Callable[[Client, argparse.Namespace], int], options: argparse.Namespace) -> int:
+    try:
+        return run(Client(options.socket), options)
+    except UnreachableError as error:
+        complain(str(error))
+        return UNREACHABLE
+    except RpcError as error:
+        for problem in error.problems:
+            print(escape(problem, _MESSAGE_LIMIT), file=sys.stderr)
+        complain(error.message)
+        return _EXIT[error.code]

@@ -1,0 +1,60 @@
+"""`brokerctl domain list`: like xl list, with labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.cli import client, show
+
+if TYPE_CHECKING:
+    import argparse
+
+    from broker.cli.groups import Commands
+    from broker.rpc.client import Client
+    from broker.rpc.methods import Domain
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    leaf = client.method_command(commands, "domain.list", _list)
+    leaf.add_argument("--long", action="store_true", help="with uuid, ssidref and the reason")
+
+
+def _list(broker: Client, options: argparse.Namespace) -> int:
+    domains: tuple[Domain, ...] = client.call(broker, "domain.list")
+    if options.json:
+        for domain in domains:
+            show.json_line(domain)
+    elif options.long:
+        for index, domain in enumerate(domains):
+            if index:
+                show.line("")
+            _long(domain)
+    else:
+        show.table(
+            ["Name", "ID", "State", "Status", "Label"],
+            [
+                (domain.name, domain.domid, _state(domain), domain.status, domain.label)
+                for domain in domains
+            ],
+        )
+    return client.SUCCESS
+
+
+def _long(domain: Domain) -> None:
+    show.facts(
+        [
+            ("name", show.text(domain.name)),
+            ("id", show.text(domain.domid)),
+            ("uuid", show.text(domain.uuid)),
+            ("state", _state(domain)),
+            ("status", domain.status),
+            ("reason", show.text(domain.reason)),
+            ("label", show.text(domain.label)),
+            ("ssidref", show.text(domain.ssidref)),
+        ]
+    )
+
+
+def _state(domain: Domain) -> str:
+    return "running" if domain.running else "dying"

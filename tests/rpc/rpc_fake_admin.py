@@ -1,0 +1,201 @@
+"""A broker made of constants: it answers every method, and remembers who asked what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from broker.rpc import methods
+from broker.rpc.errors import RpcError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.rpc.admin import Caller
+
+UUID = "6f7c1c6e-0a3f-4d3e-9d2e-0f1c2d3e4f50"
+DIGEST = "sha256:" + "ab" * 32
+POLICY = methods.PolicySummary(name="corp", version="1.4", digest=DIGEST)
+STATUS = methods.Status(
+    health="green",
+    problems=(),
+    version="0.1.0",
+    state="enforcing",
+    enforcing=True,
+    uptime=3725.4,
+    store="unix:/run/xenstored/socket",
+    store_connected=True,
+    policy=POLICY,
+    domains=methods.DomainCounts(labelled=2, unlabelled=1),
+    channels=methods.ChannelCounts(grant=3, deny=1, pending=1),
+    journal_seq=41,
+    heartbeat=17,
+)
+DOM0 = methods.Domain(
+    domid=0,
+    name="Domain-0",
+    uuid=None,
+    label="SystemManagement",
+    status="labelled",
+    reason="",
+    ssidref=65537,
+    running=True,
+)
+WEB1 = methods.Domain(
+    domid=3,
+    name="web1\x1b[2J",
+    uuid=UUID,
+    label=None,
+    status="unlabelled",
+    reason="no label is stored",
+    ssidref=None,
+    running=False,
+)
+LABEL = methods.Label(
+    bound_by="name",
+    uuid=UUID,
+    name="web1",
+    label="web_a",
+    policy="corp",
+    ssidref=131074,
+    domids=(3,),
+    status="labelled",
+    reason="",
+    set_by="local:uid=0,pid=1",
+    set_at=1.5,
+)
+UNLABELLED = methods.Label(
+    bound_by=None,
+    uuid=UUID,
+    name="web1",
+    label=None,
+    policy=None,
+    ssidref=None,
+    domids=(3,),
+    status="unlabelled",
+    reason="no label is stored",
+)
+GRANTED = methods.Channel(
+    device_class="vif",
+    frontend=3,
+    backend=0,
+    device="0",
+    frontend_name="web1",
+    frontend_label="web_a",
+    backend_label="SystemManagement",
+    resource=None,
+    verdict="grant",
+    reason="class vif is open to a shared type",
+    seq=9,
+    nonce_known=True,
+    enforced=methods.Reported(state="open", seq=8, reason=""),
+)
+DENIED = methods.Channel(
+    device_class="vbd",
+    frontend=3,
+    backend=0,
+    device="51712",
+    frontend_name="web1",
+    frontend_label="web_a",
+    backend_label="SystemManagement",
+    resource="lun_red",
+    verdict="deny",
+    reason="read-only tier",
+    seq=10,
+    nonce_known=False,
+    enforced=None,
+)
+EXPLANATIONS = {
+    channel.device_class: methods.Explanation(
+        channel=channel,
+        reasons=(methods.Reason(rule="deny", text="read-only tier", where="corp.yaml:31:5"),),
+        inputs={"params": "/dev/vg/red-1", "mode": "w"},
+        policy=POLICY,
+        spec=DIGEST,
+        published="deny seq=10",
+    )
+    for channel in (GRANTED, DENIED)
+}
+EVENT = methods.Decision(time=0.0, event="decision", previous=None, channel=DENIED)
+TEXT = "policy: corp  # \u00e9\n"
+
+
+class FakeAdmin:
+    """Answers the constants above; `fail` is raised instead, where it is set."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Caller, object]] = []
+        self.fail: Exception | None = None
+        self.status_answer = STATUS
+        self.subscribers: list[Callable[[methods.Decision], None]] = []
+        self.subscribed: Deferred[None] = Deferred()
+        self.unsubscribed: Deferred[None] = Deferred()
+
+    def _called(self, name: str, caller: Caller, arguments: object) -> None:
+        self.calls.append((name, caller, arguments))
+        if self.fail is not None:
+            raise self.fail
+
+    async def status(self, caller, arguments):
+        self._called("status", caller, arguments)
+        return self.status_answer
+
+    async def domain_list(self, caller, arguments):
+        self._called("domain.list", caller, arguments)
+        return (DOM0, WEB1)
+
+    async def label_set(self, caller, arguments):
+        self._called("label.set", caller, arguments)
+        if arguments.label == "nosuch":
+            raise RpcError("bad_input", "no label nosuch in policy corp 1.4")
+        return methods.LabelChange(now=LABEL, previous="db_b", changed=True)
+
+    async def label_get(self, caller, arguments):
+        self._called("label.get", caller, arguments)
+        return UNLABELLED if arguments.domain == "3" else LABEL
+
+    async def label_rm(self, caller, arguments):
+        self._called("label.rm", caller, arguments)
+        return methods.LabelChange(now=UNLABELLED, previous="web_a", changed=True)
+
+    async def label_list(self, caller, arguments):
+        self._called("label.list", caller, arguments)
+        return (LABEL, UNLABELLED)
+
+    async def channel_list(self, caller, arguments):
+        self._called("channel.list", caller, arguments)
+        return (GRANTED, DENIED)
+
+    async def channel_explain(self, caller, arguments):
+        self._called("channel.explain", caller, arguments)
+        return EXPLANATIONS[arguments.device_class]
+
+    async def channel_watch(self, caller, arguments, send):
+        self._called("channel.watch", caller, arguments)
+        self.subscribers.append(send)
+        self.subscribed.callback(None)
+        return lambda: self.unsubscribed.callback(None)
+
+    async def policy_show(self, caller, arguments):
+        self._called("policy.show", caller, arguments)
+        return methods.PolicyText(name="corp", version="1.4", digest=DIGEST, text=TEXT)
+
+    async def policy_load(self, caller, arguments):
+        self._called("policy.load", caller, arguments)
+        if "bad" in arguments.text:
+            raise RpcError(
+                "bad_input", "1 problem in the policy", (f"{arguments.source}:1:1: bad word",)
+            )
+        if arguments.replaces not in (None, DIGEST):
+            raise RpcError("conflict", f"{DIGEST} is in force")
+        return methods.PolicyChange(
+            policy=POLICY,
+            previous=None,
+            changed=True,
+            dry_run=arguments.dry_run,
+            opens=("vif/4/0 -> 0",),
+            closes=("vbd/3/51712 -> 0",),
+            unlabels=("5 (old)",),
+            warnings=("corp.yaml:9:3: group front_line is not used",),
+        )
