@@ -1,0 +1,110 @@
+"""What the kernel is told: ports, bridges, class pairs, as validated values.
+
+Everything that reaches an nft command passes through these constructors; a value that does not
+match its pattern is refused here, so no text of foreign origin is ever formatted into a command.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from broker.net.classes import MAX_CLASS
+
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}")
+"""At most IFNAMSIZ - 1 characters; no quote, no space, no `*` (nft's wildcard)."""
+_DIGITS: Final = re.compile(r"[0-9]+")
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_MAX_INDEX: Final = 0x7FFFFFFF
+MAX_MACS: Final = 64
+"""MAC addresses of one port, at most."""
+
+
+class NetError(Exception):
+    """The network cannot be made to hold what was asked; says what and what to do."""
+
+
+class InvalidError(NetError, ValueError):
+    """A value is not an interface name, an index, a MAC or a class number."""
+
+
+def interface_name(text: str) -> str:
+    """`text` if it is a network interface's name that is safe to write into a command.
+
+    A name of digits alone is refused: nft reads such a word as a name or as an index.
+
+    Raises:
+        InvalidError: it is not.
+    """
+    if not _INTERFACE.fullmatch(text) or _DIGITS.fullmatch(text):
+        raise InvalidError(f"not an interface name that can be governed: {text[:40]!a}")
+    return text
+
+
+def mac_address(text: str) -> str:
+    """`text` in lower case if it is a MAC address of one station (not a group's, not zero).
+
+    Raises:
+        InvalidError: it is not.
+    """
+    mac = text.lower()
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise InvalidError(f"not the MAC address of a station: {text[:40]!a}")
+    return mac
+
+
+class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One interface with a label's class: a bridge port, or a routed interface.
+
+    It is known to the kernel by `index`, which is not used again after the interface is gone and
+    does not change when it is renamed; `name` is for people. `number` is its label's class.
+    `host` tells whether its label may exchange frames with dom0 itself. `bridge` is the bridge it
+    is (to be) a port of, or None for a routed one. `uplink`: it leads out of this host, and must
+    not send with a local port's MAC as source. `macs` are the stations behind a port that is no
+    uplink.
+    """
+
+    name: str
+    index: int
+    number: int
+    host: bool = False
+    bridge: str | None = None
+    uplink: bool = False
+    macs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be written into a command, or would not mean what it says."""
+        interface_name(self.name)
+        if self.bridge is not None:
+            interface_name(self.bridge)
+        if not 1 <= self.index <= _MAX_INDEX:
+            raise InvalidError(f"{self.name}: not an interface index: {self.index}")
+        if not 1 <= self.number <= MAX_CLASS:
+            raise InvalidError(f"{self.name}: not a class number: {self.number}")
+        if len(self.macs) > MAX_MACS:
+            raise InvalidError(f"{self.name}: more than {MAX_MACS} MAC addresses")
+        if any(mac_address(mac) != mac for mac in self.macs):
+            raise InvalidError(f"{self.name}: MAC addresses must be in lower case")
+        if self.uplink and self.macs:
+            raise InvalidError(f"{self.name}: an uplink's stations are not known by MAC")
+
+
+def check_pair(pair: tuple[int, int]) -> tuple[int, int]:
+    """`pair` if it is two class numbers.
+
+    Raises:
+        InvalidError: it is not.
+    """
+    if not all(1 <= number <= MAX_CLASS for number in pair):
+        raise InvalidError(f"not a pair of class numbers: {pair}")
+    return pair
+
+
+class Target(msgspec.Struct, frozen=True):
+    """All the kernel should hold: governed bridges, ports by index, allowed pairs of classes."""
+
+    bridges: frozenset[str] = frozenset()
+    ports: dict[int, Port] = {}
+    pairs: frozenset[tuple[int, int]] = frozenset()

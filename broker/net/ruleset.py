@@ -1,0 +1,168 @@
+"""What is in the sets for a target, and the commands from one content to another. Pure.
+
+A `Content` is what the kernel's sets must hold, exactly; commands are differences of contents,
+revocations first; `encoded` is a content as the kernel itself stores it, to compare with what is
+read back.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from broker.net.model import Port, Target, check_pair, interface_name
+from broker.net.tables import (
+    ARP,
+    BRIDGE,
+    FAMILIES,
+    INET,
+    MARK_BASE,
+    PRIORITY_MAJOR,
+    SETS,
+    SetSpec,
+    skeleton,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Value = int | str | tuple[int, int] | tuple[int, str]
+"""A key: an index, a bridge's name, a pair of classes, an index with a MAC."""
+Elements = dict[Value, int | None]
+"""Keys, and the class number that a map's key maps to."""
+Content = dict[tuple[str, str], Elements]
+"""By table and set."""
+
+_U32: Final = struct.Struct("=I")
+
+
+def port_content(port: Port, uplinks: Iterable[Port] = ()) -> Content:
+    """The elements of one port; `uplinks` are those of its bridge, which must not send as it."""
+    index: Elements = {port.index: None}
+    number: Elements = {port.index: port.number}
+    table = INET if port.bridge is None else BRIDGE
+    content: Content = {
+        (table, "ports"): index,
+        (table, "sender"): number,
+        (table, "receiver"): number,
+    }
+    if port.host:
+        content[table, "host"] = index
+    if table == INET:
+        content[ARP, "ports"] = index
+        return content
+    macs: Elements = {(uplink.index, mac): None for uplink in uplinks for mac in port.macs}
+    if macs:
+        content[BRIDGE, "local_macs"] = macs
+    return content
+
+
+def content_of(target: Target) -> Content:
+    """Everything the sets must hold. Pairs go to `xpb_inet` only if a port is routed.
+
+    Raises:
+        InvalidError: a bridge's name or a pair is not one.
+    """
+    bridges: Elements = {interface_name(name): None for name in target.bridges}
+    content: Content = {(BRIDGE, "bridges"): bridges, (INET, "bridges"): bridges}
+    beside: dict[str, list[Port]] = {}
+    for port in target.ports.values():
+        if port.bridge is not None:
+            beside.setdefault(port.bridge, []).append(port)
+    uplinks = {name: [p for p in ports if p.uplink] for name, ports in beside.items()}
+    for port in target.ports.values():
+        for place, elements in port_content(port, uplinks.get(port.bridge or "", ())).items():
+            content.setdefault(place, {}).update(elements)
+    pairs: Elements = {check_pair(pair): None for pair in target.pairs}
+    content[BRIDGE, "pairs"] = pairs
+    if routed(target):
+        content[INET, "pairs"] = pairs
+    return content
+
+
+def routed(target: Target) -> bool:
+    """Whether any port is a routed one."""
+    return any(port.bridge is None for port in target.ports.values())
+
+
+def difference(old: Content, new: Content) -> list[str]:
+    """Commands from `old` to `new`: what goes first, then what comes."""
+    gone: list[str] = []
+    come: list[str] = []
+    for table, specs in SETS.items():
+        for spec in specs:
+            before = old.get((table, spec.name), {})
+            after = new.get((table, spec.name), {})
+            if before is after or before == after:
+                continue
+            lost = [key for key, data in before.items() if key not in after or after[key] != data]
+            won = {
+                key: data for key, data in after.items() if key not in before or before[key] != data
+            }
+            if lost:
+                gone.append(_elements("delete", table, spec, dict.fromkeys(lost)))
+            if won:
+                come.append(_elements("add", table, spec, won))
+    return gone + come
+
+
+def whole(new: Content, *, knows_bridge: bool) -> list[str]:
+    """Commands that make the tables if need be, and make them hold `new` and nothing else.
+
+    One transaction of them is right whatever was there before: also nothing.
+    """
+    commands = skeleton(knows_bridge=knows_bridge)
+    for table, specs in SETS.items():
+        for spec in specs:
+            kind = "map" if spec.data else "set"
+            commands.append(f"flush {kind} {FAMILIES[table]} {table} {spec.name}")
+            elements = new.get((table, spec.name))
+            if elements:
+                commands.append(_elements("add", table, spec, elements))
+    return commands
+
+
+def _elements(verb: str, table: str, spec: SetSpec, elements: Mapping[Value, int | None]) -> str:
+    listed = ", ".join(
+        _key_text(key) + ("" if data is None else f" : {_data_text(spec, data)}")
+        for key, data in elements.items()
+    )
+    return f"{verb} element {FAMILIES[table]} {table} {spec.name} {{ {listed} }}"
+
+
+def _key_text(key: Value) -> str:
+    if isinstance(key, int):
+        return str(key)
+    if isinstance(key, str):
+        return f'"{key}"'
+    first, second = key
+    if isinstance(second, str):
+        return f"{first} . {second}"
+    return f"{MARK_BASE | first:#x} . {PRIORITY_MAJOR:x}:{second:x}"
+
+
+def _data_text(spec: SetSpec, number: int) -> str:
+    if spec.data == "mark":
+        return f"{MARK_BASE | number:#x}"
+    return f"{PRIORITY_MAJOR:x}:{number:x}"
+
+
+def encoded(content: Content, table: str, spec: SetSpec) -> dict[bytes, bytes]:
+    """The set's elements as the kernel stores them: key and data bytes (host byte order)."""
+    elements = content.get((table, spec.name), {})
+    return {
+        encoded_key(key): b"" if data is None else _U32.pack(MARK_BASE | data)
+        for key, data in elements.items()
+    }
+
+
+def encoded_key(key: Value) -> bytes:
+    """One key as the kernel stores it: each part padded to four bytes, names to sixteen."""
+    if isinstance(key, int):
+        return _U32.pack(key)
+    if isinstance(key, str):
+        return key.encode("ascii").ljust(16, b"\0")
+    first, second = key
+    if isinstance(second, str):
+        return _U32.pack(first) + bytes.fromhex(second.replace(":", "")).ljust(8, b"\0")
+    return _U32.pack(MARK_BASE | first) + _U32.pack(MARK_BASE | second)
