@@ -29,14 +29,16 @@ class SocketTransport(Protocol):
     socket: socket.socket
 
 
-def prepare_path(path: Path) -> None:
-    """Make the socket's directory (0700 if it is new) and remove a socket nobody listens on.
+def prepare_path(path: Path, directory_mode: int = 0o700) -> None:
+    """Make the socket's directory, if there is none, and remove a socket nobody listens on.
 
     Raises:
         SocketInUseError: a process listens there, or the path is something other than a socket.
         OSError: the directory cannot be made or the old socket not removed.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=0o700, parents=True)
+        path.parent.chmod(directory_mode)  # mkdir's own mode is cut by the umask
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -35,7 +35,7 @@ class LocalServer:
         self._reactor = reactor
         self._factory = AdminFactory(admin, LocalPeers(uids), clock, limits=limits or Limits())
         # The socket's mode keeps everybody else away; other uids get in only if some are listed.
-        self._mode = 0o600 if uids <= {0} else 0o666
+        self._mode, self._directory_mode = (0o600, 0o700) if uids <= {0} else (0o666, 0o755)
         self._port: IListeningPort | None = None
 
     def start(self) -> None:
@@ -45,7 +45,7 @@ class LocalServer:
             SocketInUseError: another broker listens there.
             OSError, CannotListenError: the socket cannot be made.
         """
-        prepare_path(self._path)
+        prepare_path(self._path, self._directory_mode)
         # The mode has to hold from the first moment, not from the chmod after bind.
         before = os.umask(0o777 & ~self._mode)
         try:

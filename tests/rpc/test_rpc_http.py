@@ -255,6 +255,28 @@ def test_a_watcher_gets_events_and_is_unsubscribed_when_it_hangs_up():
     assert memory.transport.value() == b""
 
 
+def test_a_watcher_may_wait_longer_than_a_request_may_take():
+    memory = Memory()
+    memory.send(
+        b"POST /v1/channel.watch HTTP/1.1\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 2\r\n\r\n{}"
+    )
+    memory.clock.pump([LIMITS.request_time] * 20)
+    assert not memory.transport.disconnecting
+    memory.hang_up()
+    assert not memory.clock.getDelayedCalls()
+
+
+def test_a_client_that_does_not_read_its_answer_is_hung_up_on():
+    memory = Memory()
+    memory.post("status")
+    memory.channel.pauseProducing()
+    memory.clock.advance(LIMITS.request_time)
+    assert memory.transport.disconnecting
+    memory.clock.advance(15)
+    assert memory.transport.disconnected
+
+
 def test_a_watcher_that_hung_up_while_it_was_subscribed_is_unsubscribed():
     memory = Memory()
     subscribe = memory.admin.channel_watch

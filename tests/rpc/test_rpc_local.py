@@ -138,7 +138,8 @@ async def _as_uid(path, uid):
 @ensureDeferred
 async def test_a_process_of_another_uid_gets_nothing_by_the_kernels_word(serve, admin, short_dir):
     short_dir.chmod(0o755)
-    path = serve(short_dir / "s", uids=frozenset({0, 4242}))
+    path = serve(uids=frozenset({0, 4242}))
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
     assert stat.S_IMODE(path.stat().st_mode) == 0o666
     assert await _as_uid(path, 65534) == (
         "denied uid 65534 may not administer the broker; run it as root (sudo)"
@@ -202,6 +203,13 @@ def test_a_live_socket_with_a_full_queue_is_not_stale(short_dir):
         with pytest.raises(SocketInUseError):
             prepare_path(path)
     assert path.exists()
+
+
+@ensureDeferred
+async def test_a_directory_that_is_there_keeps_its_mode(serve, short_dir):
+    short_dir.chmod(0o711)
+    serve(short_dir / "s")
+    assert stat.S_IMODE(short_dir.stat().st_mode) == 0o711
 
 
 def test_what_is_no_socket_is_left_alone(short_dir):
