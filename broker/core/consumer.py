@@ -63,14 +63,16 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What to do, why, and what to remember (durably, before it is done).
 
-    `seq` is that of the record this rests on, None if there is none. `withheld` is whether only
-    a fresh heartbeat is missing to open.
+    `seq` is that of the record this rests on, None if there is none. `refused` is whether this
+    very life was denied, `final` whether for good. `withheld` is whether only a fresh heartbeat
+    is missing to open.
     """
 
     action: Action
     reason: str
     memory: Memory
     seq: int | None
+    refused: bool = False
     final: bool = False
     withheld: bool = False
 
@@ -103,9 +105,11 @@ def judge(
         return _unanswered(str(error), life, memory, gate_open=gate_open)
     memory = _remember(record, text or b"", life, memory)
     if record.verdict == "deny":
-        final = life.nonce is not None and record.nonce == life.nonce and is_final(record.reason)
+        refused = life.nonce is not None and record.nonce == life.nonce
+        final = refused and is_final(record.reason)
         reason = record.reason or "denied"
-        return _denied(reason, life, memory, final=final, gate_open=gate_open)
+        judgement = _denied(reason, life, memory, final=final, gate_open=gate_open)
+        return msgspec.structs.replace(judgement, refused=refused)
     if record.verdict == "pending":
         reason = f"pending: {record.reason}" if record.reason else "pending"
         return _unanswered(reason, life, memory, gate_open=gate_open)

@@ -277,3 +277,10 @@ def test_a_replay_that_grows_below_the_floor_is_no_life():
     heart.observe(beat(1), 0.0)
     heart.observe(beat(2), 1.0)
     assert not heart.fresh(1.0)
+
+
+def test_a_denial_refuses_only_the_life_it_names():
+    assert rule(record("deny")).refused
+    assert not rule(record("deny", nonce=OTHER_NONCE)).refused
+    assert not rule(record("deny", nonce=None)).refused
+    assert not rule(None, memory=after(record("deny"))).refused

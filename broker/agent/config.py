@@ -1,0 +1,87 @@
+"""The agent's configuration, etc/agent.yaml: checked like a policy, problems with their places."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from broker.text.marked_yaml import load_struct
+from broker.text.problems import Problem, ProblemsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Domid = Annotated[int, msgspec.Meta(ge=0, lt=0x7FF0)]
+
+
+class BootstrapDevice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A device that opens without a record: exactly this domain, class, devid and params."""
+
+    uuid: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    device_class: Literal["vif", "vbd"] = msgspec.field(name="class")
+    devid: Annotated[int, msgspec.Meta(ge=0)]
+    params: str
+
+
+class HelperConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """dom0's helper: who the broker is."""
+
+    broker_domid: Domid
+
+
+class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One agent; etc/agent.yaml explains each key."""
+
+    store: str
+    domid: Domid
+    broker_key: str
+    state: str
+    gates: Literal["real", "simulated"] = "real"
+    strict: bool = False
+    hotplug_socket: str | None = None
+    helper: HelperConfig | None = None
+    bootstrap_devices: list[BootstrapDevice] = []
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read the configuration.
+
+    Raises:
+        OSError: it cannot be read.
+        ProblemsError: it is not as it should be, or others than root may write it while it
+            lists devices that open without a record.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(file.fileno())
+        data = file.read()
+    config = load_struct(data, str(path), AgentConfig)
+    problems: list[str] = []
+    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if config.bootstrap_devices and (status.st_uid != 0 or writable):
+        problems.append("bootstrap_devices are only taken from a file that root alone may write")
+    if config.domid != 0 and (config.strict or config.helper):
+        problems.append("strict and helper are for domain 0's agent alone")
+    if config.store != "xenbus" and not config.store.startswith(("unix:", "xenbus:")):
+        problems.append(f"store: {config.store!r} is not unix:PATH, xenbus or xenbus:PATH")
+    if problems:
+        raise ProblemsError(tuple(Problem(str(path), 1, 1, problem) for problem in problems))
+    return config
+
+
+def load_key(path: Path) -> Ed25519PublicKey:
+    """The broker's public key, from its PEM file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no Ed25519 public key.
+    """
+    key = load_pem_public_key(path.read_bytes())
+    if not isinstance(key, Ed25519PublicKey):
+        raise ValueError(f"{path} holds no Ed25519 public key")  # noqa: TRY004 - a file's content
+    return key

@@ -1,0 +1,96 @@
+"""What the agent must not forget: nonces, last accepted records, the heartbeat's floor.
+
+One JSON file, replaced as a whole and synced, so that a kill at any point leaves the old or the
+new one. If it is lost, nothing opens by that: the nonces are new, so every older grant is void.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.core.consumer import NOTHING, Memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ENDED_KEPT: Final = 4096
+"""How many paths without a device are remembered, so that the file cannot grow for ever."""
+
+
+_BEATS_UNSAVED: Final = 30
+"""Heartbeats that may pass before the floor is written for their sake alone: one minute."""
+
+
+class Known(msgspec.Struct, kw_only=True):
+    """One slot: `nonce` is empty between lives; `memory` is the path's and outlives them.
+
+    `inputs` is the digest of the directory the life began with; `state` what was last enforced.
+    """
+
+    nonce: str = ""
+    inputs: str = ""
+    found_open: bool = False
+    state: str = "closed"
+    memory: Memory = NOTHING
+
+
+class Saved(msgspec.Struct, kw_only=True):
+    """The file. Slots are keyed `kind/frontend/devid`; `domid` is the agent's own."""
+
+    domid: int
+    heartbeat: int = -1
+    slots: dict[str, Known] = {}
+
+
+class DurableState:
+    """The file at `directory/agent.json` and what is in it."""
+
+    def __init__(self, directory: Path, domid: int) -> None:
+        self._path = directory / "agent.json"
+        self._written: tuple[bytes, int] = (b"", -1)
+        self.problem = self._load(domid)
+        """Why an existing file could not be used, or empty."""
+
+    def _load(self, domid: int) -> str:
+        self.saved = Saved(domid=domid)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            raw = self._path.read_bytes()
+            saved = msgspec.json.decode(raw, type=Saved)
+        except FileNotFoundError:
+            return ""
+        except msgspec.DecodeError as error:
+            self._path.replace(self._path.with_suffix(".corrupt"))
+            return f"{self._path}: {error}; kept as {self._path.with_suffix('.corrupt')}"
+        if saved.domid != domid:
+            return f"{self._path} is domain {saved.domid}'s, this is domain {domid}"
+        self.saved = saved
+        return ""
+
+    def save(self) -> None:
+        """Make it durable; costs nothing if little changed. Raises `OSError`."""
+        self._prune()
+        slots = msgspec.json.encode(self.saved.slots)
+        if slots == self._written[0] and self.saved.heartbeat - self._written[1] < _BEATS_UNSAVED:
+            return
+        beside = self._path.with_suffix(".new")
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(msgspec.json.encode(self.saved))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        self._written = (slots, self.saved.heartbeat)
+
+    def _prune(self) -> None:
+        ended = [key for key, known in self.saved.slots.items() if not known.nonce]
+        for key in ended[: max(0, len(ended) - _ENDED_KEPT)]:
+            del self.saved.slots[key]

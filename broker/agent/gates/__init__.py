@@ -1,0 +1,1 @@
+"""What opens and closes a channel in the backend's own kernel."""

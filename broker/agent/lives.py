@@ -1,0 +1,242 @@
+"""A backend's directory, read as one life of one device, and written only while that life lasts.
+
+The life's evidence is a node of the agent's own inside the directory: libxl removes and re-creates
+the directory for each device it attaches, and whatever was added to it goes with it. So a disk
+swapped on the same devid, same path and same domid, is seen even when both changes arrive as one
+event, and a nonce can never be handed on to the next device.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.agent.gates.base import Device, GateError
+from broker.core.record import INPUT_KEYS, inputs_digest
+from broker.xenstore.errors import NotFoundError, StoreError
+from broker.xenstore.paths import (
+    LOCAL_DOMAIN,
+    Channel,
+    backend_dir,
+    domain_dir,
+    is_device,
+    libxl_device_dir,
+    parse_domid,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from broker.xenstore.client import StoreConnection
+    from broker.xenstore.transaction import Transaction
+
+MARKER: Final = "xpb-life"
+"""The agent's node inside a backend's directory: the nonce of the life it was written in."""
+
+
+class Slot(msgspec.Struct, frozen=True, order=True):
+    """A place where a device may be: backend kind, frontend domid, devid, in the own domain."""
+
+    kind: str
+    frontend: int
+    device: str
+
+
+class Sight(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of a slot.
+
+    `device` has the marker's nonce, empty if there is no marker of ours. `inputs` is the digest
+    of the backend's own directory; `agreed` is the same if the toolstack's copy says the same
+    (always, where that copy cannot be read: in a driver domain), else None. `uuid` is the
+    frontend's, where it can be read.
+    """
+
+    device: Device
+    inputs: str
+    agreed: str | None
+    uuid: str | None
+
+
+class BackendDirs:
+    """Backend directories of domain `domid`, over whatever connection there is.
+
+    Every function raises `StoreError`; `ConnectionLostError` also while there is no connection.
+    """
+
+    def __init__(self, domid: int, connection: Callable[[], StoreConnection]) -> None:
+        self._domid = domid
+        self._connection = connection
+
+    def path(self, slot: Slot) -> str:
+        """The slot's directory."""
+        return backend_dir(self._domid, slot.kind, slot.frontend, slot.device)
+
+    async def slots(self, kinds: Sequence[str]) -> list[Slot]:
+        """Every slot of these kinds that has a directory now."""
+        top = f"{domain_dir(self._domid)}/backend"
+        connection = self._connection()
+        found: list[Slot] = []
+        for kind in kinds:
+            domids = await _names(connection, [f"{top}/{kind}"])
+            paths = [f"{top}/{kind}/{name}" for _, name in domids if parse_domid(name) is not None]
+            for path, name in await _names(connection, paths):
+                if is_device(kind, name):
+                    found.append(Slot(kind, int(path.rpartition("/")[2]), name))
+        return found
+
+    async def look(self, slots: Sequence[Slot]) -> dict[Slot, Sight]:
+        """What is in these slots; those without a device are left out.
+
+        A directory's marker is read after all else in it. As it never comes back once gone,
+        finding it means that all that was read belongs to its life.
+        """
+        connection = self._connection()
+        listings = await connection.directory_many([self.path(slot) for slot in slots])
+        wanted: list[tuple[Slot, list[str]]] = []
+        for slot, names in zip(slots, listings, strict=True):
+            if isinstance(names, list):
+                wanted.append((slot, [name for name in names if name != MARKER]))
+            elif not isinstance(names, NotFoundError):
+                raise names
+        paths: list[str] = []
+        for slot, names in wanted:
+            paths += [f"{self.path(slot)}/{name}" for name in names]
+            paths += self._toolstack_paths(slot)
+            paths.append(f"{self.path(slot)}/{MARKER}")
+        answers = iter(await connection.read_many(paths))
+        sights: dict[Slot, Sight] = {}
+        for slot, names in wanted:
+            values = {name: next(answers) for name in names}
+            toolstack = [next(answers) for _ in self._toolstack_paths(slot)]
+            sight = self._sight(slot, values, toolstack, next(answers))
+            if sight is not None:
+                sights[slot] = sight
+        return sights
+
+    async def begin(self, slot: Slot) -> Sight | None:
+        """Begin a life in this slot: draw a nonce, mark the directory with it, read it all."""
+        nonce = secrets.token_hex(16)
+        path = self.path(slot)
+
+        async def mark(transaction: Transaction) -> bool:
+            try:
+                await transaction.read(f"{path}/frontend")
+            except NotFoundError:
+                return False
+            await transaction.write(f"{path}/{MARKER}", nonce.encode("ascii"))
+            return True
+
+        if not await self._connection().transaction(mark):
+            return None
+        sight = (await self.look([slot])).get(slot)
+        return sight if sight is not None and sight.device.nonce == nonce else None
+
+    async def check(self, device: Device) -> None:
+        """Raise `GateError` unless the directory still holds this life."""
+        await _same_life(self._connection(), device, 0)
+
+    async def write(self, device: Device, items: Sequence[tuple[str, bytes]]) -> None:
+        """Write these nodes in this order, all or none, in this life only."""
+
+        async def body(transaction: Transaction) -> None:
+            await _same_life(self._connection(), device, transaction.id)
+            for name, value in items:
+                await transaction.write(f"{device.path}/{name}", value)
+
+        await self._connection().transaction(body)
+
+    async def remove(self, device: Device, names: Sequence[str]) -> None:
+        """Remove these nodes, those there are, in this life only."""
+
+        async def body(transaction: Transaction) -> None:
+            await _same_life(self._connection(), device, transaction.id)
+            there = await transaction.directory(device.path)
+            for name in names:
+                if name in there:
+                    await transaction.rm(f"{device.path}/{name}")
+
+        await self._connection().transaction(body)
+
+    async def remove_directory(self, device: Device) -> None:
+        """Remove the directory of this life, and read back that it is gone."""
+
+        async def body(transaction: Transaction) -> None:
+            await _same_life(self._connection(), device, transaction.id)
+            await transaction.rm(device.path)
+
+        await self._connection().transaction(body)
+        try:
+            await _same_life(self._connection(), device, 0)
+        except GateError:
+            return
+        raise GateError(f"{device.path} is still there")
+
+    def _toolstack_paths(self, slot: Slot) -> list[str]:
+        """What only domain 0 can read: the toolstack's copy, and the frontend's uuid.
+
+        The class is taken as the backend's kind; `_sight` compares it with the frontend's.
+        """
+        if self._domid != 0:
+            return []
+        copy = libxl_device_dir(slot.frontend, slot.kind, slot.device)
+        return [
+            f"{domain_dir(slot.frontend)}/vm",
+            f"{copy}/backend",
+            *(f"{copy}/{key}" for key in INPUT_KEYS),
+        ]
+
+    def _sight(
+        self,
+        slot: Slot,
+        answers: dict[str, bytes | StoreError],
+        toolstack: list[bytes | StoreError],
+        marker: bytes | StoreError,
+    ) -> Sight | None:
+        values = {name: value for name, value in answers.items() if isinstance(value, bytes)}
+        frontend = f"{LOCAL_DOMAIN}/{slot.frontend}/device/{slot.kind}/{slot.device}"
+        if "frontend" not in values:
+            return None
+        # Domid and devid are the path's; a directory that claims another frontend is of no use.
+        honest = values["frontend"] == frontend.encode("ascii")
+        inputs = inputs_digest(values)
+        agreed: str | None = inputs if honest else None
+        uuid = None
+        if toolstack:
+            vm, backend, *copies = toolstack
+            copied = dict(zip(INPUT_KEYS, copies, strict=True))
+            copy = {key: value for key, value in copied.items() if isinstance(value, bytes)}
+            if backend != self.path(slot).encode("ascii") or inputs_digest(copy) != inputs:
+                agreed = None
+            uuid = _uuid(vm)
+        nonce = marker.decode("ascii", "replace") if isinstance(marker, bytes) else ""
+        channel = Channel(self._domid, slot.kind, slot.frontend, slot.device)
+        device = Device(channel=channel, kind=slot.kind, values=values, nonce=nonce)
+        return Sight(device=device, inputs=inputs, agreed=agreed, uuid=uuid)
+
+
+async def _names(connection: StoreConnection, paths: list[str]) -> list[tuple[str, str]]:
+    """Each child of each path, with its parent; a path that is not there has none."""
+    found: list[tuple[str, str]] = []
+    for path, names in zip(paths, await connection.directory_many(paths), strict=True):
+        if isinstance(names, list):
+            found += [(path, name) for name in names]
+        elif not isinstance(names, NotFoundError):
+            raise names
+    return found
+
+
+async def _same_life(connection: StoreConnection, device: Device, transaction: int) -> None:
+    try:
+        marker = await connection.read(f"{device.path}/{MARKER}", transaction)
+    except NotFoundError:
+        marker = b""
+    if not device.nonce or marker != device.nonce.encode("ascii"):
+        raise GateError("the device is gone, or another took its place")
+
+
+def _uuid(vm: bytes | StoreError) -> str | None:
+    if not isinstance(vm, bytes) or not vm.startswith(b"/vm/"):
+        return None
+    return vm[4:].decode("ascii", "replace")

@@ -1,0 +1,309 @@
+"""The agent's conversation with the store: watches in, passes of the enforcer out.
+
+Events are hints: each names a slot that may have changed, whatever happened to it; the pass
+re-reads it. One pass runs at a time, over all that has become dirty meanwhile.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from twisted.application import service
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from broker.agent.enforcer import Enforcer, Outcome
+from broker.agent.gates.base import GateError
+from broker.agent.lives import BackendDirs, Slot
+from broker.core.consumer import Heartbeat
+from broker.text.escape import escape
+from broker.xenstore.errors import ConnectionLostError, NotFoundError, StoreError
+from broker.xenstore.paths import (
+    DECISIONS,
+    HEARTBEAT,
+    REPORTS,
+    domain_dir,
+    parse_backend_dir,
+    parse_channel,
+)
+from broker.xenstore.session import StoreSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
+
+    from broker.agent.config import BootstrapDevice
+    from broker.agent.durable import DurableState
+    from broker.agent.gates.base import BackendNodes, Gate
+    from broker.agent.gates.netlink import Link
+    from broker.xenstore.client import StoreConnection
+    from broker.xenstore.transport import Reactor
+
+_RETRY_FIRST: Final = 0.2
+_RETRY_LONGEST: Final = 30.0
+"""Seconds before what failed is tried again, doubled each time."""
+_BEAT_CHECK: Final = 1.0
+"""Seconds between looks at whether the heartbeat has gone stale, for the log's sake."""
+_PARENT: Final = re.compile(r"xen-backend/(vif)-([0-9]+)-([0-9]+)")
+_PLAIN_NAME: Final = re.compile(r"(vif)([0-9]+)\.([0-9]+)")
+
+
+class AgentSession(service.Service):
+    """One backend domain's agent, from the store at `address` to `gates`.
+
+    `make_gates` is given the backend directories' writer and returns a gate for each backend
+    kind that can be gated here.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        address: str,
+        reactor: Reactor,
+        *,
+        domid: int,
+        key: Ed25519PublicKey,
+        durable: DurableState,
+        make_gates: Callable[[BackendNodes], dict[str, Gate]],
+        bootstrap: Sequence[BootstrapDevice] = (),
+        refused: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._durable = durable
+        self._home = f"{domain_dir(domid)}/backend"
+        self._decisions, self._reports = f"{DECISIONS}/{domid}", f"{REPORTS}/{domid}"
+        self._heartbeat = Heartbeat(key, durable.saved.heartbeat)
+        self._was_fresh = False
+        self._dirs = BackendDirs(domid, self._connected)
+        self._gates = make_gates(self._dirs)
+        self._enforcer = Enforcer(
+            domid=domid,
+            dirs=self._dirs,
+            gates=self._gates,
+            durable=durable,
+            key=key,
+            connection=self._connected,
+            fresh=lambda: self._heartbeat.fresh(reactor.seconds()),
+            bootstrap=bootstrap,
+            refused=refused,
+        )
+        self._store = StoreSession(
+            address,
+            reactor,
+            on_connect=self._on_connect,
+            on_event=self._on_event,
+            on_disconnect=self._on_disconnect,
+        )
+        self._starting = True
+        self._ready = False
+        self._dirty: dict[Slot, None] = {}
+        self._list_all = False
+        self._pass: defer.Deferred[None] | None = None
+        self._retry_delay = _RETRY_FIRST
+        self._timers: set[IDelayedCall] = set()
+        self._waiting: dict[Slot, list[defer.Deferred[Outcome]]] = {}
+
+    def startService(self) -> None:  # noqa: N802 - Twisted's name
+        """Connect and enforce until stopped."""
+        service.Service.startService(self)
+        self._store.startService()
+        self._check_beat()
+
+    async def stop(self) -> None:
+        """Finish the pass under way and leave every gate as it is."""
+        service.Service.stopService(self)
+        self._ready = False
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._pass is not None:
+            await self._pass
+        await self._store.stopService()
+
+    def stopService(self) -> defer.Deferred[None]:  # noqa: N802 - Twisted's name
+        """As `stop`."""
+        return defer.Deferred.fromCoroutine(self.stop())
+
+    def settled(self, slot: Slot) -> defer.Deferred[Outcome]:
+        """Fires once the slot is open or denied: now, or after a coming pass."""
+        waiting: defer.Deferred[Outcome] = defer.Deferred(self._forget_waiting)
+        self._waiting.setdefault(slot, []).append(waiting)
+        self.touch([slot])
+        return waiting
+
+    async def release(self, slot: Slot) -> None:
+        """The toolstack is about to take this device away."""
+        await self._enforcer.release(slot)
+
+    def touch(self, slots: Sequence[Slot]) -> None:
+        """These may have changed."""
+        self._dirty.update(dict.fromkeys(slots))
+        self._kick()
+
+    def links_changed(self, links: Sequence[Link] | None) -> None:
+        """These network links changed; None: any may have."""
+        known = [slot for slot in self._enforcer.slots() if slot.kind == "vif"]
+        if links is None or any(_link_slot(link) is None for link in links):
+            self.touch(known)
+            return
+        slots = (_link_slot(link) for link in links)
+        self.touch([slot for slot in slots if slot is not None])
+
+    def _connected(self) -> StoreConnection:
+        connection = self._store.connection
+        if connection is None:
+            raise ConnectionLostError("there is no connection to the store")
+        return connection
+
+    async def _on_connect(self, connection: StoreConnection) -> None:
+        for path in (self._home, self._decisions, self._reports, HEARTBEAT):
+            await connection.watch(path, path)
+        await self._read_heartbeat(connection)
+        self._enforcer.forget_reports()
+        slots = await self._dirs.slots(list(self._gates))
+        failed = await self._enforcer.enforce(
+            [*slots, *self._enforcer.slots()], starting=self._starting, resync=True
+        )
+        if self._starting:
+            self._enforcer.sweep()
+        self._starting = False
+        self._ready = True
+        self.log.info("{count} devices, watching for more", count=len(slots))
+        self._answer_waiting()
+        self._retry_later(failed)
+        self._kick()
+
+    def _on_disconnect(self, _reason: Failure) -> None:
+        self._ready = False
+        self.log.warn("without a store: what is open stays, nothing opens")
+
+    def _on_event(self, path: str, token: str) -> None:
+        if token == HEARTBEAT:
+            if self._ready:
+                reading = defer.Deferred.fromCoroutine(self._read_heartbeat(self._connected()))
+                reading.addErrback(_trap_store_error)
+            return
+        if token == self._home:
+            self._backend_event(path)
+        else:
+            root = REPORTS if token == self._reports else DECISIONS
+            found = parse_channel(root, path)
+            if found is not None:
+                channel = found[0]
+                slot = Slot(channel.device_class, channel.frontend, channel.device)
+                if root == DECISIONS or not self._enforcer.has_reported(slot):
+                    self._dirty[slot] = None
+        self._kick()
+
+    def _backend_event(self, path: str) -> None:
+        parts = path.split("/")
+        found = parse_backend_dir("/".join(parts[:8]))
+        if found is not None:
+            self._dirty[Slot(*found[1:])] = None
+            return
+        # Something above the devices: those below it may be gone.
+        below = [slot for slot in self._enforcer.slots() if self._is_below(slot, path)]
+        self._dirty.update(dict.fromkeys(below))
+        self._list_all = self._list_all or len(parts) < 7
+
+    def _is_below(self, slot: Slot, path: str) -> bool:
+        return f"{self._dirs.path(slot)}/".startswith(f"{path}/")
+
+    def _kick(self) -> None:
+        if self._pass is None and self._ready and (self._dirty or self._list_all):
+            self._pass = defer.Deferred.fromCoroutine(self._run_passes())
+
+    async def _run_passes(self) -> None:
+        while self._ready and (self._dirty or self._list_all):
+            slots, self._dirty = list(self._dirty), {}
+            list_all, self._list_all = self._list_all, False
+            try:
+                if list_all:
+                    slots += await self._dirs.slots(list(self._gates))
+                failed = await self._enforcer.enforce(slots)
+            except ConnectionLostError:
+                break  # all is read anew when connected again
+            except (StoreError, GateError) as error:
+                self.log.warn("a pass failed: {error}", error=escape(str(error)))
+                failed = set(slots)
+            except Exception:  # noqa: BLE001 - the executor's edge: nothing opened, tried again
+                self.log.failure("a pass failed")
+                failed = set(slots)
+            self._answer_waiting()
+            self._retry_later(failed)
+        self._pass = None
+        self._kick()
+
+    def _retry_later(self, slots: set[Slot]) -> None:
+        if not slots:
+            self._retry_delay = _RETRY_FIRST
+            return
+        self._call_later(self._retry_delay, self.touch, list(slots))
+        self._retry_delay = min(2 * self._retry_delay, _RETRY_LONGEST)
+
+    def _call_later(self, delay: float, call: Callable[..., None], *arguments: object) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            call(*arguments)
+
+        timer = self._reactor.callLater(delay, run)
+        self._timers.add(timer)
+
+    async def _read_heartbeat(self, connection: StoreConnection) -> None:
+        try:
+            text = await connection.read(HEARTBEAT)
+        except ConnectionLostError:
+            raise
+        except NotFoundError:
+            text = b""
+        except StoreError as error:
+            self.log.warn("heartbeat cannot be read: {error}", error=error)
+            return
+        problem = self._heartbeat.observe(text, self._reactor.seconds())
+        if problem is not None:
+            self.log.warn("heartbeat refused: {why}", why=escape(problem))
+        self._durable.saved.heartbeat = self._heartbeat.floor
+        self._beat_noted()
+
+    def _check_beat(self) -> None:
+        self._beat_noted()
+        self._call_later(_BEAT_CHECK, self._check_beat)
+
+    def _beat_noted(self) -> None:
+        fresh = self._heartbeat.fresh(self._reactor.seconds())
+        if fresh == self._was_fresh:
+            return
+        self._was_fresh = fresh
+        if fresh:
+            self.log.info("the broker's heartbeat is alive")
+            self.touch(list(self._enforcer.withheld))
+        else:
+            self.log.warn("the broker's heartbeat has stopped: nothing new opens")
+
+    def _answer_waiting(self) -> None:
+        for slot in list(self._waiting):
+            outcome = self._enforcer.outcomes.get(slot)
+            if outcome is not None and (outcome.state == "open" or outcome.refused):
+                for waiting in self._waiting.pop(slot):
+                    waiting.callback(outcome)
+
+    def _forget_waiting(self, cancelled: defer.Deferred[Outcome]) -> None:
+        for slot, waiting in list(self._waiting.items()):
+            waiting[:] = [it for it in waiting if it is not cancelled]
+            if not waiting:
+                del self._waiting[slot]
+
+
+def _link_slot(link: Link) -> Slot | None:
+    """The slot a link belongs to, by its parent or its plain name."""
+    found = _PARENT.fullmatch(link.parent) or _PLAIN_NAME.fullmatch(link.name)
+    return None if found is None else Slot(found[1], int(found[2]), found[3])
+
+
+def _trap_store_error(failure: Failure) -> None:
+    failure.trap(StoreError)
