@@ -74,7 +74,7 @@ _TAGGED: Final = f"meta mark & 0xffff0000 == {MARK_BASE:#x}"
 _RESET: Final = "meta mark set 0 meta priority set none"
 _MARK_SENDER: Final = "meta mark set iif map @sender"
 _TO_RECEIVER: Final = "meta priority set oif map @receiver"
-_PASS_PAIR: Final = "meta mark . meta priority @pairs meta priority set none accept"
+_ACCEPT_PAIR: Final = "meta mark . meta priority @pairs meta priority set none accept"
 """The priority goes back to none, lest a class choose a queue; the mark stays (see above)."""
 _SAMPLE: Final = (
     f"limit rate {SAMPLES_PER_SECOND}/second burst {SAMPLES_PER_SECOND} packets "
@@ -104,7 +104,7 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
         "forward": (*_governed("ibrname", "iif", "pass_pair", knows_bridge=knows_bridge), *either),
         "input": (*_governed("ibrname", "iif", "to_host", knows_bridge=knows_bridge), *other),
         "output": (*_governed("obrname", "oif", "from_host", knows_bridge=knows_bridge), *other),
-        "pass_pair": (_RESET, _MARK_SENDER, _TO_RECEIVER, _PASS_PAIR, "goto refuse"),
+        "pass_pair": (_RESET, _MARK_SENDER, _TO_RECEIVER, _ACCEPT_PAIR, "goto refuse"),
         "to_host": (
             "meta mark set 0",
             _MARK_SENDER,
@@ -119,7 +119,7 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
             _TO_RECEIVER,
             "goto refuse",
         ),
-        "relayed": ("meta priority set none", _TO_RECEIVER, _PASS_PAIR, "goto refuse"),
+        "relayed": ("meta priority set none", _TO_RECEIVER, _ACCEPT_PAIR, "goto refuse"),
         "refuse_sender": (_RESET, _MARK_SENDER, "goto refuse"),
         "refuse": _REFUSE,
     }
@@ -145,7 +145,7 @@ _INET_CHAINS: Final[dict[str, tuple[str, ...]]] = {
         f"{_TAGGED} oifname @bridges accept",
         "meta priority set none",
         _TO_RECEIVER,
-        _PASS_PAIR,
+        _ACCEPT_PAIR,
         "goto refuse",
     ),
     # A routed port finds its gateway, dom0, whether or not it may talk with dom0.

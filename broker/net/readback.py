@@ -1,0 +1,160 @@
+"""What nftables really holds, read by netlink: elements, counters, and a digest of the rules.
+
+It reads the kernel's own bytes and not nft's listing, so that a mistake in writing a command
+cannot hide itself in reading it back. Facts: linux/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.net import netlink
+from broker.net.model import NetError
+from broker.net.tables import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_SUBSYSTEM: Final = 10 << 8
+_GETTABLE, _GETCHAIN, _GETRULE, _GETSETELEM = 1, 4, 7, 13
+_FAMILY: Final = {"inet": 1, "arp": 3, "bridge": 7}
+_GENMSG: Final = struct.Struct("=BBH")
+_TABLE_NAME, _TABLE_FLAGS = 1, 2
+_CHAIN_TABLE, _RULE_TABLE, _RULE_EXPRESSIONS = 1, 1, 4
+_CHAIN: Final = (3, 4, 5, 7)
+"""NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE."""
+_RULE: Final = (2, _RULE_EXPRESSIONS)
+"""NFTA_RULE_CHAIN, and what the rule does."""
+_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
+_ELEMENT_KEY, _ELEMENT_DATA, _ELEMENT_EXPRESSION, _DATA_VALUE = 1, 2, 7, 1
+_EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
+_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Packets and bytes counted."""
+
+    packets: int
+    bytes: int
+
+
+class Readback:
+    """Reads the tables of the network namespace this is made in.
+
+    Functions raise `NetError` when the kernel does not tell; a table that is not there reads
+    as empty.
+    """
+
+    def __init__(self) -> None:
+        self._socket = netlink.NetlinkSocket(netlink.NETFILTER)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def elements(self, table: str, name: str) -> dict[bytes, bytes]:
+        """Keys and data of one set, as the kernel stores them; a set's data is empty."""
+        return {key: data for key, data, _ in self._elements(table, name)}
+
+    def counters(self, table: str, name: str) -> dict[bytes, Count]:
+        """Keys and counters of one set of ours that counts."""
+        return {key: count for key, _, count in self._elements(table, name) if count is not None}
+
+    def present(self, table: str, name: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Those of `keys` that the set holds, with their data; costs one request a key."""
+        found: dict[bytes, bytes] = {}
+        for key in keys:
+            value = netlink.nested(_ELEMENT_KEY, netlink.attribute(_DATA_VALUE, key))
+            body = self._set(table, name) + netlink.nested(
+                _LIST_ELEMENTS, netlink.nested(_LIST_ELEMENT, value)
+            )
+            for payload in self._ask(_GETSETELEM, netlink.ACK, body):
+                found |= {key_found: data for key_found, data, _ in _decode(payload)}
+        return found
+
+    def rules_digest(self) -> str:
+        """A digest of our tables, chains, hooks, policies and rules, counters left out."""
+        digest = hashlib.sha256()
+        for table, family in FAMILIES.items():
+            header = _GENMSG.pack(_FAMILY[family], 0, 0)
+            kept = [
+                *self._parts(_GETTABLE, header, _TABLE_NAME, (_TABLE_NAME, _TABLE_FLAGS), table),
+                *sorted(self._parts(_GETCHAIN, header, _CHAIN_TABLE, _CHAIN, table)),
+                *self._parts(_GETRULE, header, _RULE_TABLE, _RULE, table),
+            ]
+            for part in kept:
+                digest.update(struct.pack(">I", len(part)) + part)
+        return digest.hexdigest()
+
+    def _parts(
+        self, kind: int, header: bytes, owner: int, kept: tuple[int, ...], table: str
+    ) -> list[bytes]:
+        """What is kept of each object that belongs to `table`."""
+        found = []
+        for payload in self._ask(kind, netlink.DUMP, header):
+            values = netlink.attributes(payload, _GENMSG.size)
+            if netlink.word(values.get(owner)) == table:
+                found.append(b"".join(_kept(n, values.get(n, b"")) for n in kept))
+        return found
+
+    def _elements(self, table: str, name: str) -> Iterator[tuple[bytes, bytes, Count | None]]:
+        for payload in self._ask(_GETSETELEM, netlink.DUMP, self._set(table, name)):
+            yield from _decode(payload)
+
+    @staticmethod
+    def _set(table: str, name: str) -> bytes:
+        return (
+            _GENMSG.pack(_FAMILY[FAMILIES[table]], 0, 0)
+            + netlink.text(_LIST_TABLE, table)
+            + netlink.text(_LIST_SET, name)
+        )
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        try:
+            return [payload for _, payload in self._socket.ask(_SUBSYSTEM | kind, flags, body)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise NetError(f"nftables cannot be read back: {error}") from error
+
+
+def _kept(number: int, value: bytes) -> bytes:
+    """An attribute as it goes into the digest; expressions lose what counts packets."""
+    if number == _RULE_EXPRESSIONS:
+        value = b"".join(_expression(one) for _, one in netlink.attribute_list(value))
+    return netlink.attribute(number, value)
+
+
+def _expression(value: bytes) -> bytes:
+    parts = netlink.attributes(value)
+    name = parts.get(_EXPRESSION_NAME, b"")
+    if netlink.word(name) == "counter":
+        return name
+    return name + parts.get(_EXPRESSION_DATA, b"")
+
+
+def _decode(payload: bytes) -> Iterator[tuple[bytes, bytes, Count | None]]:
+    """Key, data and counter of each element in one message."""
+    values = netlink.attributes(payload, _GENMSG.size)
+    for _, element in netlink.attribute_list(values.get(_LIST_ELEMENTS, b"")):
+        parts = netlink.attributes(element)
+        key = netlink.attributes(parts.get(_ELEMENT_KEY, b"")).get(_DATA_VALUE, b"")
+        data = netlink.attributes(parts.get(_ELEMENT_DATA, b"")).get(_DATA_VALUE, b"")
+        yield key, data, _count(parts.get(_ELEMENT_EXPRESSION))
+
+
+def _count(expression: bytes | None) -> Count | None:
+    if expression is None:
+        return None
+    parts = netlink.attributes(expression)
+    if netlink.word(parts.get(_EXPRESSION_NAME)) != "counter":
+        return None
+    counter = netlink.attributes(parts.get(_EXPRESSION_DATA, b""))
+    return Count(
+        packets=int.from_bytes(counter.get(_COUNTER_PACKETS, b""), "big"),
+        bytes=int.from_bytes(counter.get(_COUNTER_BYTES, b""), "big"),
+    )
