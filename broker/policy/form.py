@@ -1,0 +1,107 @@
+"""The shape of a policy file; what its names mean is checked in `check` and `rules`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from broker.core.definition import Action  # noqa: TC001 - read at run time, for the form
+from broker.text.marked_yaml import Marked, Text
+
+Names = Text | tuple[Text, ...]
+"""One name, or a list."""
+
+
+class FromForm(Marked):
+    """`from:` the policy that this one replaces."""
+
+    policy: Text
+    version: Text
+
+
+class LabelForm(Marked):
+    """One of `labels:`."""
+
+    ste: tuple[Text, ...] = ()
+    chinese_wall: tuple[Text, ...] = ()
+    was: Text | None = None
+    colours: tuple[Text, ...] = ()
+
+
+class ResourceForm(Marked):
+    """One of `resources:`."""
+
+    ste: tuple[Text, ...]
+    colour: Names | None = None
+    match: dict[Text, Text] | None = None
+
+
+class ClassForm(Marked):
+    """One of `classes:`; without `protocol` it is described under its own name."""
+
+    default: Literal["ste", "deny"]
+    protocol: Text | None = None
+
+
+class RuleForm(Marked):
+    """What an `allow` or a `deny` says."""
+
+    classes: Names = msgspec.field(name="class")
+    frontend: Names | None = None
+    backend: Names | None = None
+    resource: Names | None = None
+    between: tuple[Text, ...] | None = None
+    mode: Literal["r", "w"] | None = None
+    reason: Text | None = None
+
+
+class ChannelForm(Marked):
+    """One of `channels:`."""
+
+    allow: RuleForm | None = None
+    deny: RuleForm | None = None
+
+
+class PatternForm(Marked):
+    """One of `opens:` in observe mode."""
+
+    classes: Names = msgspec.field(name="class")
+    frontend: Names | None = None
+    backend: Names | None = None
+    resource: Names | None = None
+
+
+class ObserveForm(Marked):
+    """What observe mode opens, and how long."""
+
+    opens: tuple[PatternForm, ...]
+    until: Text
+
+
+class ModeForm(Marked):
+    """`mode:` where it is not a word."""
+
+    observe: ObserveForm
+
+
+class PolicyForm(Marked):
+    """The whole file."""
+
+    policy: Text
+    version: Text
+    ste_types: tuple[Text, ...]
+    bootstrap: Text
+    labels: dict[Text, LabelForm]
+    classes: dict[Text, ClassForm]
+    replaces: FromForm | None = msgspec.field(name="from", default=None)
+    chinese_wall_types: tuple[Text, ...] = ()
+    conflict_sets: dict[Text, tuple[Text, ...]] = msgspec.field(default_factory=dict)
+    groups: dict[Text, tuple[Text, ...]] = msgspec.field(default_factory=dict)
+    resources: dict[Text, ResourceForm] = msgspec.field(default_factory=dict)
+    channels: tuple[ChannelForm, ...] = ()
+    on_violation: dict[Text, Action] = msgspec.field(default_factory=dict)
+    mode: Literal["enforce"] | ModeForm = "enforce"
+    host_authorization: bool = True
+    protected: tuple[Text, ...] = ()
+    roles: dict[Text, object] = msgspec.field(default_factory=dict)
