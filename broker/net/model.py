@@ -6,6 +6,7 @@ match its pattern is refused here, so no text of foreign origin is ever formatte
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final
 
@@ -55,6 +56,18 @@ def mac_address(text: str) -> str:
     return mac
 
 
+def ip_address(text: str) -> str:
+    """The canonical text of an IPv4 or IPv6 address.
+
+    Raises:
+        InvalidError: it is none.
+    """
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise InvalidError(f"not an IP address: {text[:60]!a}") from error
+
+
 class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One interface with a label's class: a bridge port, or a routed interface.
 
@@ -63,7 +76,7 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `host` tells whether its label may exchange frames with dom0 itself. `bridge` is the bridge it
     is (to be) a port of, or None for a routed one. `uplink`: it leads out of this host, and must
     not send with a local port's MAC as source. `macs` are the stations behind a port that is no
-    uplink.
+    uplink, `ips` their addresses where the toolstack knows them (to cut conntrack entries).
     """
 
     name: str
@@ -73,6 +86,7 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bridge: str | None = None
     uplink: bool = False
     macs: tuple[str, ...] = ()
+    ips: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could not be written into a command, or would not mean what it says."""
@@ -87,6 +101,8 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidError(f"{self.name}: more than {MAX_MACS} MAC addresses")
         if any(mac_address(mac) != mac for mac in self.macs):
             raise InvalidError(f"{self.name}: MAC addresses must be in lower case")
+        if len(self.ips) > MAX_MACS or any(ip_address(ip) != ip for ip in self.ips):
+            raise InvalidError(f"{self.name}: not canonical addresses, or too many: {self.ips!a}")
         if self.uplink and self.macs:
             raise InvalidError(f"{self.name}: an uplink's stations are not known by MAC")
 

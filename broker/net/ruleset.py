@@ -64,7 +64,7 @@ def content_of(target: Target) -> Content:
         InvalidError: a bridge's name or a pair is not one.
     """
     bridges: Elements = {interface_name(name): None for name in target.bridges}
-    content: Content = {(BRIDGE, "bridges"): bridges, (INET, "bridges"): bridges}
+    content: Content = {(BRIDGE, "bridges"): bridges, (INET, "bridges"): dict(bridges)}
     beside: dict[str, list[Port]] = {}
     for port in target.ports.values():
         if port.bridge is not None:
@@ -76,7 +76,7 @@ def content_of(target: Target) -> Content:
     pairs: Elements = {check_pair(pair): None for pair in target.pairs}
     content[BRIDGE, "pairs"] = pairs
     if routed(target):
-        content[INET, "pairs"] = pairs
+        content[INET, "pairs"] = dict(pairs)
     return content
 
 

@@ -1,0 +1,255 @@
+"""Holds the kernel's tables to a target: one transaction a change, read back, repaired.
+
+Nothing here opens on failure. A transaction is all or nothing; one that the kernel refuses means
+that the kernel does not hold what it should (somebody changed our tables), so the whole target is
+written anew, and if that fails too the caller learns it and leaves its gate closed. What is read
+back and differs is an error, never a shrug. On stop the tables stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.net import conntrack
+from broker.net.libnftables import TransactionError
+from broker.net.model import NetError, Port, Target
+from broker.net.ruleset import (
+    Content,
+    Elements,
+    content_of,
+    difference,
+    encoded,
+    encoded_key,
+    port_content,
+    whole,
+)
+from broker.net.tables import BRIDGE, MARK_BASE, SETS, SetSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.net.libnftables import Transactor
+    from broker.net.probe import Abilities
+    from broker.net.readback import Readback
+
+_FEW: Final = 64
+"""Elements up to which each is asked for by key; beyond, the whole set is listed."""
+
+
+class VerifyError(NetError):
+    """The kernel does not hold what it was told, although it said it did."""
+
+
+class PortEnforcer:
+    """The ports, bridges and pairs in force. Every function raises `NetError` if it failed.
+
+    `alarm` is told, in words, whatever an administrator must know: that our tables were changed
+    by somebody else, and whether they are whole again.
+    """
+
+    def __init__(
+        self,
+        transactor: Transactor,
+        readback: Readback,
+        abilities: Abilities,
+        alarm: Callable[[str], None],
+    ) -> None:
+        self._nft = transactor
+        self._readback = readback
+        self._abilities = abilities
+        self._alarm = alarm
+        self._target = Target()
+        self._content: Content = {}
+        self._digest = ""
+
+    @property
+    def target(self) -> Target:
+        """What is in force."""
+        return self._target
+
+    def numbers_in_kernel(self) -> frozenset[int]:
+        """Class numbers that ports have in the kernel now, whoever put them there."""
+        marks = self._readback.elements(BRIDGE, "sender").values()
+        return frozenset(int.from_bytes(mark, "little") ^ MARK_BASE for mark in marks)
+
+    def start(self, target: Target) -> None:
+        """Make the tables, or take over those there are, and make them hold exactly `target`."""
+        self._write_whole(target, content_of(target))
+
+    def put(self, port: Port) -> None:
+        """Give a port its class, or another one."""
+        old = self._target.ports.get(port.index)
+        target = self._with_ports({**self._target.ports, port.index: port})
+        try:
+            self._put(port, old, target)
+        except NetError:
+            # Whoever asked leaves the gate closed; a later repair must not open it behind him.
+            self._forget(port.index)
+            raise
+
+    def _put(self, port: Port, old: Port | None, target: Target) -> None:
+        if _is_plain(port) and (old is None or (_is_plain(old) and old.bridge == port.bridge)):
+            before = {} if old is None else self._of(old)
+            self._change(before, self._of(port), target)
+        else:
+            self.update(target)
+
+    def remove(self, index: int) -> None:
+        """Close a port: nothing it sends or should receive passes from now on."""
+        old = self._target.ports.get(index)
+        if old is None:
+            return
+        ports = dict(self._target.ports)
+        del ports[index]
+        target = self._with_ports(ports)
+        if _is_plain(old):
+            self._change(self._of(old), {}, target)
+        else:
+            self.update(target)
+        self._cut(frozenset(old.ips))
+
+    def update(self, target: Target, during: frozenset[tuple[int, int]] | None = None) -> None:
+        """Go to another target in one transaction.
+
+        `during` (see `Classes.during`) holds what numbers that are being retired still need for
+        packets on their way; it is in force for the moment until a second transaction settles.
+        """
+        fewer = not self._target.pairs <= target.pairs
+        settled = content_of(target)
+        if during is not None and during != target.pairs:
+            first = msgspec.structs.replace(target, pairs=during)
+            self._go(content_of(first), first)
+        self._go(settled, target)
+        if fewer:
+            self._cut(frozenset())
+
+    def check(self) -> bool:
+        """Whether the kernel holds exactly what it should; if not, repair and raise an alarm."""
+        try:
+            wrong = self._wrong()
+        except NetError as error:
+            wrong = str(error)
+        if not wrong:
+            return True
+        self._alarm(f"{wrong}: writing it anew")
+        self._write_whole(self._target, self._content)
+        self._alarm("tables are whole again; frames may have passed unchecked in between")
+        return False
+
+    def _forget(self, index: int) -> None:
+        ports = {i: port for i, port in self._target.ports.items() if i != index}
+        self._target = self._with_ports(ports)
+        self._content = content_of(self._target)
+
+    def _of(self, port: Port) -> Content:
+        """A plain port's elements beside the present uplinks."""
+        uplinks = [p for p in self._target.ports.values() if p.uplink and p.bridge == port.bridge]
+        return port_content(port, uplinks)
+
+    def _with_ports(self, ports: dict[int, Port]) -> Target:
+        return msgspec.structs.replace(self._target, ports=ports)
+
+    def _change(self, before: Content, after: Content, target: Target) -> None:
+        """A small change: only these elements, each asked back by its key."""
+        places = {*before, *after}
+        new: Content = {}
+        for place in places:
+            kept = self._content.setdefault(place, {})
+            for key in before.get(place, {}):
+                kept.pop(key, None)
+            kept.update(after.get(place, {}))
+            new[place] = kept
+        self._run(difference(before, after), target)
+        for table, spec in _specs(places):
+            keys: Elements = {
+                **before.get((table, spec.name), {}),
+                **after.get((table, spec.name), {}),
+            }
+            found = self._readback.present(table, spec.name, map(encoded_key, keys))
+            self._compare(found, encoded(after, table, spec), table, spec)
+
+    def _go(self, content: Content, target: Target) -> None:
+        old = self._content
+        commands = difference(old, content)
+        self._content = content
+        self._run(commands, target)
+        for table, spec in _specs(set(content) | set(old)):
+            if old.get((table, spec.name)) != content.get((table, spec.name)):
+                found = self._readback.elements(table, spec.name)
+                self._compare(found, encoded(content, table, spec), table, spec)
+
+    def _run(self, commands: list[str], target: Target) -> None:
+        """One transaction; if the kernel does not hold what it should, the whole target."""
+        self._target = target
+        try:
+            self._nft.run(commands)
+        except TransactionError as error:
+            self._alarm(f"{error}: our tables were changed by somebody else; writing them anew")
+            self._write_whole(target, self._content)
+
+    def _write_whole(self, target: Target, content: Content) -> None:
+        self._target, self._content = target, content
+        self._nft.run(whole(content, knows_bridge=self._abilities.knows_bridge))
+        self._digest = self._readback.rules_digest()
+        wrong = self._wrong()
+        if wrong:
+            raise VerifyError(wrong)
+
+    def _wrong(self) -> str:
+        """What differs between the kernel and what it should hold, in words; empty if nothing."""
+        if self._readback.rules_digest() != self._digest:
+            return "rules or chains of our tables were changed by somebody else"
+        for table, specs in SETS.items():
+            for spec in specs:
+                found = self._readback.elements(table, spec.name)
+                if found != encoded(self._content, table, spec):
+                    return f"elements of {table} {spec.name} were changed by somebody else"
+        return ""
+
+    def _compare(
+        self, found: dict[bytes, bytes], wanted: dict[bytes, bytes], table: str, spec: SetSpec
+    ) -> None:
+        if found == wanted:
+            return
+        self._alarm(f"{table} {spec.name} does not hold what was just written; writing it anew")
+        self._write_whole(self._target, self._content)
+
+    def _cut(self, gone: frozenset[str]) -> None:
+        """End conntrack entries of addresses that are gone, or whose ports may not talk now.
+
+        The frames are refused whether or not this succeeds, so a failure is an alarm alone.
+        """
+        by_address = {ip: port for port in self._target.ports.values() for ip in port.ips}
+        if not gone and not by_address:
+            return
+
+        def unwanted(source: str, destination: str) -> bool:
+            if source in gone or destination in gone:
+                return True
+            one, other = by_address.get(source), by_address.get(destination)
+            return (
+                one is not None
+                and other is not None
+                and (one.number, other.number) not in self._target.pairs
+            )
+
+        try:
+            conntrack.cut(unwanted)
+        except NetError as error:
+            self._alarm(str(error))
+
+
+def _is_plain(port: Port) -> bool:
+    """A bridge port that changes nothing for other ports: no uplink, not routed."""
+    return port.bridge is not None and not port.uplink
+
+
+def _specs(places: set[tuple[str, str]]) -> list[tuple[str, SetSpec]]:
+    return [
+        (table, spec)
+        for table, specs in SETS.items()
+        for spec in specs
+        if (table, spec.name) in places
+    ]

@@ -1,0 +1,66 @@
+"""Notices when somebody else changes our tables, and when an interface goes.
+
+`nft flush ruleset` by an administrator cannot be prevented; it is heard here at once. Facts:
+linux/netfilter/nfnetlink.h (NFNLGRP_NFTABLES), linux/netfilter/nf_tables.h (NFTA_GEN_*).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import msgspec
+
+from broker.net import links, netlink
+from broker.net.tables import FAMILIES
+
+_NFTABLES_GROUP: Final = 7
+_SUBSYSTEM: Final = 10
+_NEW_GENERATION: Final = 15
+_GENERATION_PID: Final = 2
+_TABLE_NAME: Final = 1
+"""The first attribute of every nftables object names its table."""
+_GENMSG_BYTES: Final = 4
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What was heard: our tables touched by another process (or some news lost), links gone."""
+
+    tables: bool
+    gone: frozenset[int]
+
+
+class Monitor:
+    """Listens to nftables and to links, in the network namespace this is made in."""
+
+    def __init__(self) -> None:
+        self._tables = netlink.NetlinkSocket(netlink.NETFILTER, (_NFTABLES_GROUP,))
+        self._links = netlink.NetlinkSocket(netlink.ROUTE, (links.LINK_GROUP,))
+        self._pid = os.getpid().to_bytes(4, "big")
+        self._touched = False
+
+    def filenos(self) -> tuple[int, int]:
+        """What to wait on."""
+        return self._tables.fileno(), self._links.fileno()
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self._tables.close()
+        self._links.close()
+
+    def changes(self) -> Changes:
+        """What happened since the last call. Our own transactions are known by their process."""
+        heard, lost = self._tables.heard()
+        foreign = lost
+        for kind, payload in heard:
+            if kind >> 8 != _SUBSYSTEM:
+                continue
+            values = netlink.attributes(payload, _GENMSG_BYTES)
+            if kind & 0xFF == _NEW_GENERATION:
+                foreign |= self._touched and values.get(_GENERATION_PID) != self._pid
+                self._touched = False
+            elif netlink.word(values.get(_TABLE_NAME)) in FAMILIES:
+                self._touched = True
+        news, _ = self._links.heard()
+        found = {links.gone(kind, payload) for kind, payload in news}
+        return Changes(foreign, frozenset(index for index in found if index is not None))
