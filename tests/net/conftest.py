@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+from net_rig import OBSERVER, Net
+
+from broker.net.classes import classify
+from broker.net.enforcer import PortEnforcer
+from broker.net.libnftables import Libnftables
+from broker.net.model import Port, Target
+from broker.net.probe import probe
+from broker.net.readback import Readback
+
+
+class Labelled:
+    """A rig whose ports carry labels: `frames(a, b)` is a set of unordered pairs."""
+
+    def __init__(self, *bridges):
+        self.net = Net(*bridges)
+        self.bridges = frozenset(bridges or ("br0",))
+        self.alarms = []
+        with self.net.host.entered():
+            nft = Libnftables()
+            self.abilities = probe(nft)
+            self.enforcer = PortEnforcer(nft, Readback(), self.abilities, self.alarms.append)
+
+    def classes(self, labels, pairs, previous=None):
+        allowed = {frozenset(pair) for pair in pairs}
+        allowed |= {frozenset((OBSERVER, label)) for label in labels}
+        arguments = [(*labels, OBSERVER), lambda a, b: frozenset((a, b)) in allowed]
+        return classify(*arguments, *([] if previous is None else [previous]))
+
+    def port(self, guest, number, *, host=False, bridge="br0", **more):
+        return Port(guest.port, guest.index, number, host, bridge, **more)
+
+    def target(self, ports, pairs):
+        return Target(self.bridges, {port.index: port for port in ports}, frozenset(pairs))
+
+    def close(self):
+        self.net.close()
+
+
+@pytest.fixture
+def labelled():
+    made = []
+
+    def make(*bridges):
+        made.append(Labelled(*bridges))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()

@@ -1,0 +1,304 @@
+"""A bridge with guests in network namespaces of its own, and frames sent and seen on raw sockets.
+
+`host` holds the bridges and the ports, `guests` the other end of each veth. Nothing else lives
+there: no addresses, no daemons. Also used on other kernels, so it needs nothing beyond Python,
+iproute2 and broker/net.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+from contextlib import contextmanager
+
+CLONE_NEWNET = 0x40000000
+OBSERVER = "observer"
+_names = itertools.count()
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def run(command, **kwargs):
+    return subprocess.run(command, check=True, capture_output=True, text=True, **kwargs).stdout
+
+
+class Namespace:
+    """A network namespace, gone with `close`."""
+
+    def __init__(self):
+        self.name = f"xpbt-{os.getpid()}-{next(_names)}"
+        run(["ip", "netns", "add", self.name])
+        self._fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def ip(self, *lines):
+        """Run ip(8) commands, one a line."""
+        run(["ip", "-n", self.name, "-batch", "-"], input="\n".join(lines) + "\n")
+
+    def nft(self, text):
+        return run(["ip", "netns", "exec", self.name, "nft", "-f", "-"], input=text)
+
+    def listing(self, *what):
+        return run(["ip", "netns", "exec", self.name, "nft", "-n", "list", *what])
+
+    @contextmanager
+    def entered(self):
+        """Within, this thread makes its sockets in the namespace."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(self._fd)
+            yield self
+        finally:
+            _setns(home)
+            os.close(home)
+
+    def close(self):
+        os.close(self._fd)
+        run(["ip", "netns", "del", self.name])
+
+
+def _setns(fd):
+    if _libc.setns(fd, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def mac(number):
+    return f"02:00:00:00:{number >> 8:02x}:{number & 0xFF:02x}"
+
+
+def raw(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
+class Guest:
+    """One station: a veth's far end with a raw socket on it."""
+
+    def __init__(self, net, name, number):
+        self.port, self.number, self.mac = name, number, mac(number)
+        self.index = 0
+        with net.guests.entered():
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            self.socket.bind((f"g{name}", 0))
+        self.socket.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)
+        self.socket.setblocking(False)
+
+    def send(self, frame):
+        self.socket.send(frame)
+
+    def received(self):
+        """Every frame that has come in, those it sent itself left out."""
+        while True:
+            try:
+                data, address = self.socket.recvfrom(4096)
+            except BlockingIOError:
+                return
+            if address[2] != socket.PACKET_OUTGOING:
+                yield data
+
+
+class Net:
+    """Bridges and guests; `index(name)` is an interface's in the host namespace."""
+
+    def __init__(self, *bridges):
+        self.host, self.guests = Namespace(), Namespace()
+        self.all = {}
+        self.host.ip(
+            *(
+                f"link add {name} type bridge mcast_snooping 0 forward_delay 0"
+                for name in bridges or ("br0",)
+            ),
+            *(f"link set {name} addrgenmode none up" for name in bridges or ("br0",)),
+        )
+
+    def add(self, *names, bridge="br0", up=True):
+        """A veth for each name, its near end a port of `bridge` (None: of no bridge)."""
+        start = len(self.all) + 1
+        numbers = range(start, start + len(names))
+        lines = []
+        for name, number in zip(names, numbers, strict=True):
+            lines += [
+                f"link add {name} type veth peer name g{name} address {mac(number)} "
+                f"netns {self.guests.name}",
+                f"link set {name} addrgenmode none" + (f" master {bridge}" if bridge else ""),
+                *([f"link set {name} up"] if up else []),
+            ]
+        self.host.ip(*lines)
+        self.guests.ip(*(f"link set g{name} addrgenmode none up" for name in names))
+        made = [Guest(self, name, number) for name, number in zip(names, numbers, strict=True)]
+        for guest in made:
+            guest.index = self.index(guest.port)
+            self.all[guest.port] = guest
+        return made
+
+    def index(self, name):
+        with self.host.entered():
+            return socket.if_nametoindex(name)
+
+    def close(self):
+        for guest in self.all.values():
+            guest.socket.close()
+        self.guests.close()
+        self.host.close()
+
+
+def marker(sender, receiver, kind):
+    return b"<XPB" + struct.pack(">HHB", sender, receiver, kind) + b"XPB>"
+
+
+def found_marker(frame):
+    at = frame.find(b"<XPB")
+    return struct.unpack_from(">HHB", frame, at + 4) if at >= 0 else None
+
+
+def ethernet(target, source, ethertype, payload):
+    return raw(target) + raw(source) + struct.pack(">H", ethertype) + payload.ljust(46, b"\0")
+
+
+def ipv4(sender, receiver, data, target=None):
+    source, to = bytes((10, 0, 0, sender)), target or bytes((10, 0, 0, receiver))
+    udp = struct.pack(">HHHH", 1000, 2000, 8 + len(data), 0) + data
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + source + to
+    total = sum(struct.unpack(">10H", head))
+    check = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    return head[:10] + struct.pack(">H", check) + head[12:] + udp
+
+
+def ipv6(sender, receiver, data, target=None):
+    source = bytes.fromhex("fd00" + "00" * 12) + struct.pack(">H", sender)
+    to = target or bytes.fromhex("fd00" + "00" * 12) + struct.pack(">H", receiver)
+    udp = struct.pack(">HHHH", 1000, 2000, 8 + len(data), 1) + data
+    return struct.pack(">IHBB", 0x60000000, len(udp), 17, 64) + source + to + udp
+
+
+def arp(sender, receiver, data):
+    return (
+        struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1)
+        + raw(mac(sender)) + bytes((10, 0, 0, sender))
+        + bytes(6) + bytes((10, 0, 0, receiver))
+    ) + data  # fmt: skip
+
+
+def vlan(payload, ethertype=0x0800, tag=5):
+    return struct.pack(">HH", tag, ethertype) + payload
+
+
+ALL = "ff:ff:ff:ff:ff:ff"
+UNICAST = {
+    "arp": lambda s, r, d: (0x0806, arp(s, r, d)),
+    "ipv4": lambda s, r, d: (0x0800, ipv4(s, r, d)),
+    "ipv6": lambda s, r, d: (0x86DD, ipv6(s, r, d)),
+    "vlan": lambda s, r, d: (0x8100, vlan(ipv4(s, r, d))),
+    "qinq": lambda s, r, d: (0x88A8, vlan(vlan(ipv4(s, r, d)), 0x8100)),
+    "odd": lambda s, r, d: (0x88B5, d),
+    "llc": lambda s, r, d: (46, b"\xaa\xaa\x03" + d),
+}
+FLOODED = {
+    "arp broadcast": (ALL, lambda s, d: (0x0806, arp(s, 0, d))),
+    "ipv4 broadcast": (ALL, lambda s, d: (0x0800, ipv4(s, 0, d, b"\xff" * 4))),
+    "odd broadcast": (ALL, lambda s, d: (0x88B5, d)),
+    "vlan broadcast": (ALL, lambda s, d: (0x8100, vlan(ipv4(s, 0, d, b"\xff" * 4)))),
+    "ipv4 multicast": (
+        "01:00:5e:01:02:03",
+        lambda s, d: (0x0800, ipv4(s, 0, d, bytes((239, 1, 2, 3)))),
+    ),
+    "ipv6 multicast": (
+        "33:33:00:00:12:34",
+        lambda s, d: (0x86DD, ipv6(s, 0, d, bytes.fromhex("ff02" + "00" * 12 + "1234"))),
+    ),
+    "unknown unicast": ("02:99:00:00:00:01", lambda s, d: (0x0800, ipv4(s, 250, d))),
+}
+KINDS = [*UNICAST, *FLOODED, "sentinel"]
+
+
+def frame_for(kind, sender, receiver=None):
+    """A frame of this kind between guests, with a marker that says so."""
+    to = 0 if receiver is None else receiver.number
+    data = marker(sender.number, to, KINDS.index(kind))
+    if kind in UNICAST:
+        return ethernet(receiver.mac, sender.mac, *UNICAST[kind](sender.number, to, data))
+    if kind in FLOODED:
+        target, make = FLOODED[kind]
+        return ethernet(target, sender.mac, *make(sender.number, data))
+    return ethernet(receiver.mac, sender.mac, 0x88B5, data)
+
+
+def delivered(guests, observer, frames, timeout=10.0):
+    """Send `frames` ((guest, frame) pairs) and answer what arrived: {(kind, sender, receiver)}.
+
+    Each sender's last frame is a sentinel to `observer`, who hears everybody: frames of one
+    sender stay in order on one processor, so when it is there all before it have been dealt with.
+    """
+    home = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(home)})
+    try:
+        senders = dict.fromkeys(guest for guest, _ in frames)
+        for guest, frame in frames:
+            guest.send(frame)
+        waiting = {guest.number for guest in senders if guest is not observer}
+        for guest in senders:
+            if guest is not observer:
+                guest.send(frame_for("sentinel", guest, observer))
+        seen = set()
+        end = time.monotonic() + timeout
+        while waiting:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"no sentinel from {waiting}")
+            select.select([observer.socket], [], [], left)
+            seen |= _collect([observer], waiting)
+        return seen | _collect(guests, set())
+    finally:
+        os.sched_setaffinity(0, home)
+
+
+def _collect(guests, waiting):
+    seen = set()
+    for guest in guests:
+        for frame in guest.received():
+            mark = found_marker(frame)
+            if mark is None:
+                continue
+            sender, _, kind = mark
+            if KINDS[kind] == "sentinel":
+                waiting.discard(sender)
+            else:
+                seen.add((KINDS[kind], sender, guest.number))
+    return seen
+
+
+def teach(guests):
+    """Let the bridge learn where each guest is."""
+    for guest in guests:
+        guest.send(frame_for("odd broadcast", guest))
+    for guest in guests:
+        for _ in guest.received():
+            pass
+
+
+def all_frames(guests):
+    """Every kind from every guest to every other (and flooded kinds once)."""
+    frames = []
+    for sender in guests:
+        frames += [(sender, frame_for(kind, sender)) for kind in FLOODED]
+        frames += [
+            (sender, frame_for(kind, sender, receiver))
+            for receiver in guests
+            if receiver is not sender
+            for kind in UNICAST
+        ]
+    return frames
+
+
+def expected(guests, may_pass):
+    """What `delivered` should answer for `all_frames`."""
+    return {
+        (kind, sender.number, receiver.number)
+        for sender in guests
+        for receiver in guests
+        if sender is not receiver and may_pass(sender, receiver)
+        for kind in (*UNICAST, *FLOODED)
+    }
