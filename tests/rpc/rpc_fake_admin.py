@@ -44,7 +44,7 @@ DOM0 = methods.Domain(
 )
 WEB1 = methods.Domain(
     domid=3,
-    name="web1\x1b[2J",
+    name="web1\x1b[2J\x7f\u202e",
     uuid=UUID,
     label=None,
     status="unlabelled",
