@@ -1,0 +1,261 @@
+"""The vif gate on real links: closed passes no frame, open passes, suspended passes none again."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from netns import Lab
+from nodes import Nodes
+
+from broker.agent.gates.base import Device, GateError, NotReadyError
+from broker.agent.gates.netlink import Link, LinkMonitor, Links, link_name
+from broker.agent.gates.vif import NoFilter, VifGate
+from broker.xenstore.paths import Channel
+
+pytestmark = pytest.mark.root
+
+
+class Filter(NoFilter):
+    """Notes what it is told, and what the link was like then."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.told = []
+        self.fails = False
+
+    def admit(self, device, link):
+        self.told.append(("admit", link, self.lab.shown(link)))
+        if self.fails:
+            raise GateError("no elements")
+
+    def expel(self, device, link):
+        self.told.append(("expel", link, self.lab.shown(link)))
+
+
+@pytest.fixture(scope="module")
+def shared_lab():
+    lab = Lab()
+    yield lab
+    lab.close()
+
+
+class Fixture:
+    def __init__(self, lab):
+        self.lab = lab
+        with lab.host.entered():
+            self.links = Links()
+            self.monitor = LinkMonitor()
+        self.nodes = Nodes()
+        self.filter = Filter(lab)
+        self.gate = VifGate(self.links, self.nodes, self.filter)
+
+
+@pytest.fixture
+def it(shared_lab):
+    made = Fixture(shared_lab)
+    yield made
+    made.links.close()
+    made.monitor.close()
+    shared_lab.host.ip("link", "set", "vif3.0", "down")
+    shared_lab.host.ip("link", "set", "vif3.0", "nomaster")
+
+
+def device(frontend=3, devid="0", **values):
+    nodes = {"bridge": b"xpbr0", **values}
+    return Device(
+        channel=Channel(0, "vif", frontend, devid), kind="vif", values=nodes, nonce="a" * 32
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_frames_pass_only_between_open_and_suspend(it):
+    vif = device()
+    assert not it.gate.observe(vif).open
+    assert not it.lab.passes()
+    await it.gate.open(vif)
+    assert it.lab.shown("vif3.0") == (True, True)
+    assert it.gate.observe(vif).open
+    assert it.lab.passes()
+    assert it.nodes.done == ["hotplug-status=connected"]
+    await it.gate.suspend(device(**{"hotplug-status": b"connected"}))
+    assert it.lab.shown("vif3.0") == (False, False)
+    assert not it.gate.observe(vif).open
+    assert not it.lab.passes()
+    assert it.nodes.done[1:] == ["-hotplug-status"]
+    await it.gate.open(vif)
+    assert it.lab.passes()
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_step_may_be_repeated(it):
+    vif = device()
+    for _ in range(2):
+        await it.gate.open(vif)
+    assert it.lab.passes()
+    for _ in range(2):
+        await it.gate.suspend(vif)
+        await it.gate.release(vif)
+    assert not it.lab.passes()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_filter_is_filled_while_closed_and_emptied_while_still_up(it):
+    vif = device()
+    await it.gate.open(vif)
+    await it.gate.suspend(vif)
+    assert it.filter.told == [
+        ("admit", "vif3.0", (False, False)),
+        ("expel", "vif3.0", (True, True)),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_its_filter_a_link_stays_closed(it):
+    it.filter.fails = True
+    with pytest.raises(GateError, match="no elements"):
+        await it.gate.open(device())
+    assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_up_alone_or_bridged_alone_counts_as_open(it):
+    it.lab.host.ip("link", "set", "vif3.0", "up")
+    assert it.gate.observe(device()).open
+    it.lab.host.ip("link", "set", "vif3.0", "down")
+    it.lab.host.ip("link", "set", "vif3.0", "master", "xpbr0")
+    assert it.gate.observe(device()).open
+    await it.gate.suspend(device())
+    assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_life_that_is_over_opens_nothing(it):
+    it.nodes.over = True
+    with pytest.raises(GateError, match="gone"):
+        await it.gate.open(device())
+    assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_life_that_ends_while_it_is_opened_is_closed_again(it):
+    async def write(device, items):
+        assert it.lab.shown("vif3.0") == (True, True)
+        raise GateError("another took its place")
+
+    it.nodes.write = write
+    with pytest.raises(GateError, match="another"):
+        await it.gate.open(device())
+    assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_final_revocation_closes_and_removes_the_directory(it):
+    await it.gate.open(device())
+    await it.gate.revoke(device(), final=True)
+    assert it.nodes.done[-1] == "-"
+    assert not it.lab.passes()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_that_is_not_there_yet_is_not_ready(it):
+    assert not it.gate.observe(device(frontend=9)).open
+    with pytest.raises(NotReadyError):
+        await it.gate.open(device(frontend=9))
+
+
+@pytest.mark.parametrize(
+    "bridge", [b"", b"../x", b"nosuch0", b"vif4.0", b"a" * 16, b"xpbr0\n", b"\xff", b"-x"]
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_bridge_is_not_joined(it, bridge):
+    with pytest.raises(GateError, match="bridge"):
+        await it.gate.open(device(bridge=bridge))
+    assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest.mark.parametrize("name", [b"../x", b"a" * 16, b"a b", b"\xff", b"-n"])
+@pytest_twisted.ensureDeferred
+async def test_a_vifname_that_is_no_links_name_is_refused(it, name):
+    with pytest.raises(GateError, match="vifname"):
+        await it.gate.open(device(vifname=name))
+    assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_vifname_renames_the_link_and_is_found_again(it):
+    it.lab.plug(3, "vif3.7", inner="eth7")
+    vif = device(devid="7", vifname=b"red-web")
+    await it.gate.open(vif)
+    assert it.lab.shown("red-web") == (True, True)
+    await it.gate.suspend(vif)
+    assert it.lab.shown("red-web") == (False, False)
+    it.lab.host.ip("link", "del", "red-web")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_vifname_cannot_take_another_kind_of_link(it):
+    it.lab.host.ip("link", "add", "uplink", "type", "bridge")
+    with pytest.raises(NotReadyError):
+        await it.gate.open(device(frontend=9, vifname=b"uplink"))
+    it.lab.host.ip("link", "del", "uplink")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_belonging_to_another_device_is_not_taken_for_it():
+    class OneLink:
+        def __init__(self, link):
+            self.link = link
+
+        def named(self, name):
+            return self.link if self.link.name == name else None
+
+        def all(self):
+            return [self.link]
+
+    def seen(name, kind, parent):
+        links = OneLink(Link(7, name, up=True, master=0, kind=kind, parent=parent))
+        return VifGate(links, Nodes(), NoFilter()).observe(device(vifname=b"red-web")).open
+
+    assert seen("red-web", "", "xen-backend/vif-3-0")
+    assert seen("whatever", "", "xen-backend/vif-3-0")
+    assert not seen("red-web", "", "xen-backend/vif-4-0")
+    assert not seen("red-web", "", "pci/0000:00:03.0")
+    assert not seen("whatever", "", "")
+
+
+@pytest.mark.parametrize(
+    ("mtu", "good"), [(b"1400", True), (b"", True), (b"67", False), (b"x", False)]
+)
+@pytest_twisted.ensureDeferred
+async def test_an_mtu_is_set_if_it_is_one(it, mtu, good):
+    if good:
+        await it.gate.open(device(mtu=mtu))
+    else:
+        with pytest.raises(GateError, match="mtu"):
+            await it.gate.open(device(mtu=mtu))
+        assert it.lab.shown("vif3.0") == (False, False)
+
+
+def test_the_monitor_tells_which_links_changed(it):
+    assert it.monitor.changed() == ()
+    it.lab.host.ip("link", "set", "vif3.0", "up")
+    names = {link.name for link in it.monitor.changed()}
+    assert "vif3.0" in names
+    it.lab.host.ip("link", "set", "vif3.0", "down")
+
+
+def test_the_kernel_is_asked_not_remembered(it):
+    assert it.links.named("nosuch0") is None
+    assert it.links.get(99999) is None
+    shown = {link.name: link for link in it.links.all()}
+    assert shown["xpbr0"].kind == "bridge"
+    assert it.links.named("vif4.0") == shown["vif4.0"]
+    assert shown["vif4.0"].master == shown["xpbr0"].index
+    with pytest.raises(OSError, match="netlink"):
+        it.links.change(99999, up=True)
+
+
+def test_a_links_name_is_plain():
+    assert link_name(b"vif3.0") == "vif3.0"
+    for name in (b"", b".", b"a/b", b"a" * 16, b"a\0", b"a\n", b" ", b"\xc3\xa9", b"a:b"):
+        assert link_name(name) is None
