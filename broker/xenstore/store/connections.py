@@ -18,7 +18,7 @@ MAX_PENDING_BYTES: Final = 8 << 20
 
 
 class Connection:
-    """A peer that speaks as `domid`; `home` completes its relative paths.
+    """A peer that speaks as `domid`; its relative paths begin at the domain's own directory.
 
     `on_events` is called when there are events to take, `on_close` when the store ends the
     connection; neither may call the store. Who has events waiting is entered in `woken`.
@@ -27,13 +27,12 @@ class Connection:
     def __init__(
         self,
         domid: int,
-        home: str,
         woken: dict[Connection, None],
         on_events: Callable[[], None],
         on_close: Callable[[str], None],
     ) -> None:
         self.domid = domid
-        self.home = home
+        self.home = f"/local/domain/{domid}"
         self.on_events = on_events
         self.on_close = on_close
         self.transactions: dict[int, Transaction] = {}

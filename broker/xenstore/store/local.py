@@ -19,12 +19,12 @@ class LocalConnection:
     whoever changed something) when there are events to take; it must not call the store.
     """
 
-    def __init__(self, store: EmbeddedStore, domid: int, home: str) -> None:
+    def __init__(self, store: EmbeddedStore, domid: int) -> None:
         self._store = store
         self.domid = domid
         self.on_events: Callable[[], None] = lambda: None
         self.closed: str | None = None
-        self._connection = store.open(domid, home, self._wake, self._end)
+        self._connection = store.open(domid, self._wake, self._end)
 
     def request(self, op: int, payload: bytes = b"\0", transaction: int = 0) -> bytes:
         """Any operation, with its payload as on the wire; the reply's payload."""

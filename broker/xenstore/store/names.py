@@ -32,11 +32,12 @@ def resolve(text: bytes, home: str) -> str:
         InvalidError: a character, an empty component or a length that is not allowed.
     """
     path = text.decode("latin-1")
+    special = path.startswith("@")
     if not path.startswith("/"):
         path = f"{home}/{path}"
     prefix = _DOMAIN_PREFIX.match(path)
     length = len(path) - (prefix.end() if prefix else 0)
-    if length > wire.MAX_RELATIVE_PATH or not _ABSOLUTE.fullmatch(path):
+    if special or length > wire.MAX_RELATIVE_PATH or not _ABSOLUTE.fullmatch(path):
         raise error_for("EINVAL", f"not a path: {path[:80]!a}")
     return path
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from broker.xenstore.store.store import EmbeddedStore
     from broker.xenstore.store.tree import Node
 
+SPECIAL: Final = (b"@introduceDomain", b"@releaseDomain")
+"""Events whose receivers are governed by permissions, as if they were nodes."""
+
 _OK: Final = b"OK\0"
 
 
@@ -95,7 +98,7 @@ class NodeOperations:
         return head + part[: part.rfind(b"\0") + 1]
 
     def _get_perms(self, connection: Connection, view: View, payload: bytes) -> bytes:
-        node = self._require(connection, view, _special_or_path(connection, _path(payload)), READ)
+        node = self._require(connection, view, connection.resolve(_path(payload)), READ)
         return b"".join(
             [b"%s\0" % str(permission).encode("ascii") for permission in node.permissions]
         )
@@ -148,7 +151,10 @@ class NodeOperations:
             elif not self._store.domains.is_living(permission.domid):
                 raise error_for("ENOENT", f"no domain {permission.domid}")
         permissions = parse_permissions(texts[1:], view.generation)
-        path = _special_or_path(connection, texts[0])
+        if texts[0] in SPECIAL and connection.privileged:
+            view.set_permissions(texts[0].decode("ascii"), permissions)
+            return _OK
+        path = connection.resolve(texts[0])
         node = self._require(connection, view, path, WRITE | OWN)
         if not connection.privileged:
             if permissions[0].domid != node.permissions[0].domid:
@@ -182,7 +188,7 @@ class NodeOperations:
             return event
         now = [node.permissions]
         parent = view.get(parent_of(event.path))
-        if parent is not None and event.path.startswith("/"):
+        if parent is not None:
             now.append(parent.permissions)
         return event._replace(readable=(*event.readable, *now))
 
@@ -239,7 +245,7 @@ class NodeOperations:
         # Whether the node is missing or closed is told only to who may use the nearest parent.
         above = path
         parent: Node | None = None
-        while parent is None and above.startswith("/"):
+        while parent is None:
             above = parent_of(above)
             parent = view.get(above)
         if (
@@ -257,16 +263,11 @@ class NodeOperations:
 
 
 def _path(payload: bytes) -> bytes:
-    """The one string of a request; InvalidError if it does not end with NUL."""
-    if not payload.endswith(b"\0"):
-        raise error_for("EINVAL", "a path expected")
-    return payload[: payload.index(b"\0")]
-
-
-def _special_or_path(connection: Connection, text: bytes) -> str:
-    if text in {b"@introduceDomain", b"@releaseDomain"}:
-        return text.decode("ascii")
-    return connection.resolve(text)
+    """The one string of a request; InvalidError if there are more, or it has no NUL."""
+    text, _, rest = payload.partition(b"\0")
+    if rest or not payload.endswith(b"\0"):
+        raise error_for("EINVAL", "one path expected")
+    return text
 
 
 def _names(node: Node) -> bytes:

@@ -156,7 +156,8 @@ class Operations:
             raise error_for("EINVAL", "0 is no event channel")
         life = self._store.domains.begin(domid)
         if life.introduced:
-            for peer in self._store.peers(domid):
+            # The domain has rebooted in place; domain 0's sockets belong to its programs.
+            for peer in self._store.peers(domid) if domid else ():
                 self._store.reset(peer)
         else:
             life.introduced = True

@@ -41,17 +41,16 @@ class StoreProtocol(Protocol):
     log = Logger()
     transport: Server
 
-    def __init__(self, store: EmbeddedStore, domid: int, home: str) -> None:
+    def __init__(self, store: EmbeddedStore, domid: int) -> None:
         self._store = store
         self._domid = domid
-        self._home = home
         self._decoder = wire.Decoder(wire.MAX_PAYLOAD)
         self._connection: Connection | None = None
         self._paused = False
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """A peer has come."""
-        self._connection = self._store.open(self._domid, self._home, self._flush, self._end)
+        self._connection = self._store.open(self._domid, self._flush, self._end)
         self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
@@ -126,13 +125,12 @@ class StoreProtocol(Protocol):
 class _Peers(Factory):
     noisy = False
 
-    def __init__(self, store: EmbeddedStore, domid: int, home: str) -> None:
+    def __init__(self, store: EmbeddedStore, domid: int) -> None:
         self._store = store
         self._domid = domid
-        self._home = home
 
     def buildProtocol(self, _addr: IAddress | None) -> StoreProtocol:  # noqa: N802 - Twisted's name
-        return StoreProtocol(self._store, self._domid, self._home)
+        return StoreProtocol(self._store, self._domid)
 
 
 class StoreServer:
@@ -194,10 +192,7 @@ class StoreServer:
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
             raise OSError(f"{path}: a socket's path has {MAX_SOCKET_PATH} bytes at most")
         _clear_stale(path)
-        # The daemon's socket has no domain behind it, so its relative paths begin at the root.
-        home = f"/local/domain/{domid}" if domid else ""
-        peers = _Peers(self._store, domid, home)
-        port = self._reactor.listenUNIX(path, peers, mode=0o600)
+        port = self._reactor.listenUNIX(path, _Peers(self._store, domid), mode=0o600)
         self._ports[domid] = port
         return port
 

@@ -37,26 +37,20 @@ class EmbeddedStore:
         self._connections: dict[int, dict[Connection, None]] = {}
         self._woken: dict[Connection, None] = {}
 
-    def connect(self, domid: int = 0, *, home: str | None = None) -> LocalConnection:
+    def connect(self, domid: int = 0) -> LocalConnection:
         """A connection in this process that speaks as `domid`.
-
-        Relative paths are completed with `home`, by default the domain's own directory.
 
         Raises:
             NotFoundError: the domain has not been introduced.
         """
-        return LocalConnection(self, domid, f"/local/domain/{domid}" if home is None else home)
+        return LocalConnection(self, domid)
 
     def open(
-        self,
-        domid: int,
-        home: str,
-        on_events: Callable[[], None],
-        on_close: Callable[[str], None],
+        self, domid: int, on_events: Callable[[], None], on_close: Callable[[str], None]
     ) -> Connection:
         """Begin a connection; NotFoundError if the domain has not been introduced."""
         self.domains.introduced(domid)
-        connection = Connection(domid, home, self._woken, on_events, on_close)
+        connection = Connection(domid, self._woken, on_events, on_close)
         self._connections.setdefault(domid, {})[connection] = None
         return connection
 
