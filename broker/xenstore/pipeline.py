@@ -119,14 +119,14 @@ class Pipeline(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Fail everything outstanding, then tell whoever waits for the end."""
         self._open = False
-        error = ConnectionLostError(self._reason or reason.getErrorMessage())
+        why = self._reason or reason.getErrorMessage()
         batches = dict.fromkeys(batch for batch, _ in self._pending.values())
         batches.update(dict.fromkeys(self._queue))
         self._pending.clear()
         self._queue.clear()
         for batch in batches:
-            batch.deferred.errback(error)
-        self.lost.callback(error)
+            batch.deferred.errback(ConnectionLostError(why))
+        self.lost.callback(ConnectionLostError(why))
 
     def _drop(self) -> None:
         self._open = False

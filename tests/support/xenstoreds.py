@@ -118,7 +118,7 @@ class StoreDaemon:
         if process.poll() is None:
             process.send_signal(first_signal)
             try:
-                process.wait(2)
+                process.wait(0.5)
             except subprocess.TimeoutExpired:
                 # One of the daemons has been seen to outlive SIGTERM.
                 process.kill()
