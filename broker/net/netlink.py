@@ -44,12 +44,16 @@ class NetlinkSocket:
         self._socket.bind((0, 0))
         self._sequence = 0
         if groups:
-            self._grow()
-            self._socket.settimeout(0.0)
+            self.listen()
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         else:
             self._socket.settimeout(2.0)
+
+    def listen(self) -> None:
+        """From now on only `heard` is used: no call waits, and there is room for a burst."""
+        self._grow()
+        self._socket.settimeout(0.0)
 
     def _grow(self) -> None:
         """Room for a burst: forced past rmem_max where allowed, else what rmem_max gives."""

@@ -1,0 +1,39 @@
+"""What `brokerctl net show` is made of: what is in force, and what was refused."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from broker.net.messages import Drops, Shown
+from broker.net.tables import BRIDGE, INET, MARK_BASE
+
+if TYPE_CHECKING:
+    from broker.net.model import Target
+    from broker.net.probe import Abilities
+    from broker.net.readback import Readback
+
+_PAIR: Final = struct.Struct("=II")
+
+
+def shown(target: Target, readback: Readback, abilities: Abilities) -> Shown:
+    """Ports, pairs, and drops counted by pair of classes in all tables together."""
+    drops: dict[tuple[int, int], tuple[int, int]] = {}
+    for table in (BRIDGE, INET):
+        for key, count in readback.counters(table, "drops").items():
+            sender, receiver = _PAIR.unpack(key)
+            ends = _number(sender), _number(receiver)
+            packets, size = drops.get(ends, (0, 0))
+            drops[ends] = (packets + count.packets, size + count.bytes)
+    return Shown(
+        knows_bridge=abilities.knows_bridge,
+        bridges=sorted(target.bridges),
+        ports=sorted(target.ports.values(), key=lambda port: port.index),
+        pairs=sorted(target.pairs),
+        drops=[Drops(*ends, *counted) for ends, counted in sorted(drops.items())],
+    )
+
+
+def _number(mark: int) -> int:
+    """The class in a mark or priority; 0 where there is none."""
+    return mark ^ MARK_BASE if mark >> 16 == MARK_BASE >> 16 else 0
