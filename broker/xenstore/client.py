@@ -15,9 +15,9 @@ from twisted.internet import defer
 from broker.xenstore import requests, wire
 from broker.xenstore.errors import (
     AgainError,
+    ConnectionLostError,
     DeniedError,
     NotFoundError,
-    QuotaError,
     StoreError,
 )
 from broker.xenstore.pipeline import Pipeline
@@ -205,12 +205,10 @@ class StoreConnection(Pipeline):
         return answers.addCallback(_with_refused, refused) if refused else answers
 
     async def _directory(self, path: str, tx: int) -> list[str]:
-        try:
-            return _names(await self._one(requests.directory, path, tx=tx))
-        except QuotaError as error:
-            if error.errno_name != "E2BIG":
-                raise
-        return await self._directory_in_parts(path, tx)
+        (listing,) = await self._directory_many([path], tx)
+        if isinstance(listing, StoreError):
+            raise listing
+        return listing
 
     async def _directory_in_parts(self, path: str, tx: int) -> list[str]:
         """A listing too long for one reply; begun anew when the node's generation changes."""
@@ -235,41 +233,50 @@ class StoreConnection(Pipeline):
         self, paths: Sequence[str], tx: int = 0
     ) -> list[list[str] | StoreError]:
         answers = await self._many(((path,) for path in paths), requests.directory, tx)
-        result: list[list[str] | StoreError] = []
-        for path, answer in zip(paths, answers, strict=True):
-            if isinstance(answer, bytes):
-                result.append(_names(answer))
-            elif answer.errno_name != "E2BIG":
-                result.append(answer)
-            else:
-                try:
-                    result.append(await self._directory_in_parts(path, tx))
-                except StoreError as error:
-                    if not self._open:
-                        raise
-                    result.append(error)
-        return result
+        return [
+            await self._listing(path, answer, tx)
+            for path, answer in zip(paths, answers, strict=True)
+        ]
+
+    async def _listing(self, path: str, answer: Answer, tx: int = 0) -> list[str] | StoreError:
+        """What an answer to DIRECTORY says, fetched in parts if that is what it says."""
+        if isinstance(answer, bytes):
+            return _names(answer)
+        if answer.errno_name != "E2BIG":
+            return answer
+        try:
+            return await self._directory_in_parts(path, tx)
+        except ConnectionLostError:
+            raise
+        except StoreError as error:
+            return error
 
     async def _read_tree(self, top: str, unreadable: list[str] | None) -> dict[str, bytes]:
         tree: dict[str, bytes] = {}
         level = [top]
         while level:
-            reading = self.read_many(level)
-            listings = await self.directory_many(level)
-            values = await reading
+            asked = [(ask, path) for path in level for ask in (requests.read, requests.directory)]
+            answers = await self._many(asked, _ask, 0)
             below: list[str] = []
-            for path, value, names in zip(level, values, listings, strict=True):
-                error = next((it for it in (value, names) if isinstance(it, StoreError)), None)
-                if isinstance(error, DeniedError) and unreadable is not None:
-                    unreadable.append(path)
-                if error is not None and not isinstance(error, DeniedError | NotFoundError):
-                    raise error
+            for path, value, answer in zip(level, answers[::2], answers[1::2], strict=True):
+                names = await self._listing(path, answer)
                 if isinstance(value, bytes) and isinstance(names, list):
                     tree[path] = value
                     prefix = "/" if path == "/" else f"{path}/"
                     below += [prefix + name for name in names]
+                    continue
+                error = value if isinstance(value, StoreError) else names
+                if isinstance(error, DeniedError):
+                    if unreadable is not None:
+                        unreadable.append(path)
+                elif isinstance(error, StoreError) and not isinstance(error, NotFoundError):
+                    raise error
             level = below
         return tree
+
+
+def _ask(build: Callable[[str], Request], path: str) -> Request:
+    return build(path)
 
 
 def _with_refused(answers: list[Answer], refused: list[tuple[int, StoreError]]) -> list[Answer]:
