@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.core.definition import NEEDS_RESOURCE
-from broker.core.rules import MODES, RuleIndex
+from broker.core.rules import BITS_OF_MODE, RuleIndex
 
 if TYPE_CHECKING:
     from broker.core.definition import Definition, DeviceClass
     from broker.core.masks import Numbering
+    from broker.core.rules import Row
 
 # What can stand against a channel, a bit each.
 NO_SHARED_TYPE: Final = 1
@@ -20,20 +21,17 @@ COLOUR: Final = 16
 DENY_RULE: Final = 32
 NO_ALLOW: Final = 64
 
-_ALL: Final = -1
-"""The set of everything, as a mask."""
-
 if TYPE_CHECKING:
-    # STE types; colours it lacks; deny rules and allow rules that match it on this side.
-    _Side = tuple[int, int, int, int]
-    # STE types; colours; what stands against it already; deny and allow rules by mode.
-    _Target = tuple[int, int, int, dict[str, tuple[int, int]]]
+    # STE types; colours it lacks; rules about it as a frontend; words for it as a backend.
+    _Side = tuple[int, int, tuple[Row, ...], tuple[str, ...]]
+    # STE types; colours; what stands against it already.
+    _Target = tuple[int, int, int]
 
 
 class ClassTable:
     """The labels, resources and rules of a policy as one class sees them."""
 
-    __slots__ = ("allows", "backends", "denies", "device_class", "frontends", "no_allow", "targets")
+    __slots__ = ("_sides", "_targets", "device_class", "no_allow", "rules")
 
     def __init__(
         self,
@@ -43,75 +41,58 @@ class ClassTable:
         colours: Numbering,
     ) -> None:
         self.device_class = device_class
-        rules = [rule for rule in definition.rules if device_class.name in rule.classes]
-        groups = definition.groups
-        self.denies = RuleIndex([rule for rule in rules if rule.verb == "deny"], groups)
-        self.allows = RuleIndex([rule for rule in rules if rule.verb == "allow"], groups)
         self.no_allow = NO_ALLOW if device_class.default == "deny" else 0
-        # Equal masks are one object: a label or resource that no rule names costs nothing.
-        shared: dict[int, int] = {}
-        self.frontends: dict[str, _Side] = {}
-        self.backends: dict[str, _Side] = {}
+        self.rules = RuleIndex(
+            (rule for rule in definition.rules if device_class.name in rule.classes),
+            definition.groups,
+        )
+        # With thousands of labels the time goes into memory: what is equal is one object.
+        same: dict[object, Any] = {}
+        self._sides: dict[str, _Side] = {}
         for label in definition.labels:
             ste = types.mask(label.ste)
-            lacks = ~colours.mask(label.colours)
-            for sides, deny_masks, allow_masks in (
-                (self.frontends, self.denies.frontends, self.allows.frontends),
-                (self.backends, self.denies.backends, self.allows.backends),
-            ):
-                deny = self.denies.matching_label(deny_masks, label.name)
-                allow = self.allows.matching_label(allow_masks, label.name)
-                sides[label.name] = (
-                    shared.setdefault(ste, ste),
-                    shared.setdefault(lacks, lacks),
-                    shared.setdefault(deny, deny),
-                    shared.setdefault(allow, allow),
-                )
+            lacks = colours.everything & ~colours.mask(label.colours)
+            words = self.rules.backend_words(label.name)
+            rows = self.rules.rows(label.name)
+            side = (ste, same.setdefault(lacks, lacks), rows, same.setdefault(words, words))
+            self._sides[label.name] = side if rows else same.setdefault(side, side)
         missing = NO_RESOURCE if device_class.name in NEEDS_RESOURCE else 0
-        self.targets: dict[str | None, _Target] = {
-            None: (_ALL, 0, missing, self._rules_by_mode(None, shared))
-        }
+        self._targets: dict[str | None, _Target] = {None: (0, 0, missing)}
         for resource in definition.resources:
-            ste = types.mask((resource.ste,))
-            by_mode = self._rules_by_mode(resource.name, shared)
-            self.targets[resource.name] = (ste, colours.mask(resource.colours), 0, by_mode)
+            target = types.mask((resource.ste,)), colours.mask(resource.colours), 0
+            self._targets[resource.name] = same.setdefault(target, target)
 
-    def _rules_by_mode(
-        self, resource: str | None, shared: dict[int, int]
-    ) -> dict[str, tuple[int, int]]:
-        by_mode: dict[str, tuple[int, int]] = {}
-        for mode in MODES:
-            deny = self.denies.matching_resource(resource) & self.denies.by_mode[mode]
-            allow = self.allows.matching_resource(resource) & self.allows.by_mode[mode]
-            by_mode[mode] = shared.setdefault(deny, deny), shared.setdefault(allow, allow)
-        return by_mode
-
-    def judge(
+    def judge(  # noqa: C901 - in one piece: a call would cost as much as several conditions
         self, frontend: str, backend: str, resource: str | None, mode: str
-    ) -> tuple[int, int, int]:
-        """What stands against a channel (0: nothing), the deny rules and allow rules that match.
+    ) -> int:
+        """What stands against a channel: the bits above, 0 for nothing.
 
         The only place where a channel is judged: deciding and explaining both ask here.
 
         Raises:
             KeyError: a label, resource or mode that the policy does not have.
         """
-        frontend_types, frontend_lacks, frontend_deny, frontend_allow = self.frontends[frontend]
-        backend_types, _, backend_deny, backend_allow = self.backends[backend]
-        target_types, target_colours, against, by_mode = self.targets[resource]
-        target_deny, target_allow = by_mode[mode]
-        deny = frontend_deny & backend_deny & target_deny
-        allow = frontend_allow & backend_allow & target_allow
+        frontend_types, lacked_colours, rows, _ = self._sides[frontend]
+        backend_types, _, _, backend_words = self._sides[backend]
+        target_types, target_colours, against = self._targets[resource]
+        deny_bit, allow_bit = BITS_OF_MODE[mode]
+        met = 0
+        for row in rows:
+            for word in backend_words:
+                cell = row.get(word)
+                if cell is not None:
+                    met |= cell if isinstance(cell, int) else cell.get(resource, cell[None])
         if not frontend_types & backend_types:
             against |= NO_SHARED_TYPE
-        if not frontend_types & target_types:
-            against |= FRONTEND_RESOURCE
-        if not backend_types & target_types:
-            against |= BACKEND_RESOURCE
-        if target_colours & frontend_lacks:
-            against |= COLOUR
-        if deny:
+        if resource is not None:
+            if not frontend_types & target_types:
+                against |= FRONTEND_RESOURCE
+            if not backend_types & target_types:
+                against |= BACKEND_RESOURCE
+            if target_colours & lacked_colours:
+                against |= COLOUR
+        if met & deny_bit:
             against |= DENY_RULE
-        if not allow:
+        if not met & allow_bit:
             against |= self.no_allow
-        return against, deny, allow
+        return against

@@ -8,17 +8,17 @@ from broker.core import class_table
 from broker.core.verdict import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from broker.core.class_table import ClassTable
     from broker.core.definition import Label, Resource, Rule
 
 
 def grant_reasons(
-    table: ClassTable, frontend: Label, backend: Label, allow: int
+    table: ClassTable, frontend: Label, backend: Label, rules: Iterable[Rule]
 ) -> Iterator[Reason]:
     """Why a channel is granted: the rules that allow it, and the class's default."""
-    for rule in table.allows.named(allow):
+    for rule in rules:
         yield rule_reason(rule)
     if not table.no_allow:
         shared = ", ".join(name for name in frontend.ste if name in backend.ste)
@@ -32,14 +32,10 @@ def deny_reasons(
     frontend: Label,
     backend: Label,
     resource: Resource | None,
-    judged: tuple[int, int],
+    against: int,
 ) -> Iterator[Reason]:
-    """Everything that stands against a channel; `judged` begins what `ClassTable.judge` said."""
-    against, deny = judged
+    """Everything but deny rules that stands against a channel, as `ClassTable.judge` found it."""
     name = table.device_class.name
-    if against & class_table.DENY_RULE:
-        for rule in table.denies.named(deny):
-            yield rule_reason(rule)
     if against & class_table.NO_SHARED_TYPE:
         text = f"{frontend.name} and {backend.name} share no STE type"
         yield Reason("ste", text, frontend.where)

@@ -14,6 +14,8 @@ class Numbering:
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
         self._bits = {name: 1 << number for number, name in enumerate(self.names)}
+        self.everything = (1 << len(self.names)) - 1
+        self._sets: dict[int, int] = {}
 
     def mask(self, names: Iterable[str]) -> int:
         """The set of `names`.
@@ -24,7 +26,8 @@ class Numbering:
         mask = 0
         for name in names:
             mask |= self._bits[name]
-        return mask
+        # Equal sets are one object: with thousands of labels that keeps them near the processor.
+        return self._sets.setdefault(mask, mask)
 
     def named(self, mask: int) -> list[str]:
         """The names in a set, in their order."""

@@ -53,6 +53,7 @@ class Policy:
             device_class.name: ClassTable(definition, device_class, self._types, numbered_colours)
             for device_class in definition.classes
         }
+        self._judges = {name: table.judge for name, table in self._tables.items()}
         self._wall = ChineseWall(
             definition.chinese_wall_types, definition.conflict_sets, definition.labels
         )
@@ -99,7 +100,7 @@ class Policy:
         The Chinese Wall and host authorization are asked with `admit`.
         """
         try:
-            return not self._tables[device_class].judge(frontend, backend, resource, mode)[0]
+            return not self._judges[device_class](frontend, backend, resource, mode)
         except Exception:  # noqa: BLE001 - whatever goes wrong while deciding, the answer is no
             return False
 
@@ -126,13 +127,18 @@ class Policy:
         unknown = [Reason(*words) for words in self._unknown(frontend, backend, resource, mode)]
         if unknown:
             return Verdict(granted=False, reasons=tuple(unknown))
-        against, deny, allow = table.judge(frontend, backend, resource, mode)
+        request = frontend, backend, resource, mode
+        against = table.judge(*request)
         labels = self._labels[frontend], self._labels[backend]
         if not against:
-            reasons = tuple(explain.grant_reasons(table, *labels, allow))
+            allowing = table.rules.speaking("allow", *request)
+            reasons = tuple(explain.grant_reasons(table, *labels, allowing))
             return Verdict(granted=True, reasons=reasons)
         target = None if resource is None else self._resources[resource]
-        reasons = tuple(explain.deny_reasons(table, *labels, target, (against, deny)))
+        reasons = (
+            *map(explain.rule_reason, table.rules.speaking("deny", *request)),
+            *explain.deny_reasons(table, *labels, target, against),
+        )
         return Verdict(granted=False, reasons=reasons)
 
     def _unknown(
