@@ -25,13 +25,15 @@ _NONCE: Final = re.compile(rb"[0-9a-f]{32}")
 class Standing(msgspec.Struct, frozen=True):
     """How a domain stands: its label, and why none of its channels may open (empty: they may).
 
-    `word` is the first word of `/vm/<uuid>/security/status`.
+    `word` is the first word of `/vm/<uuid>/security/status`. `shadow`: another domain lives
+    under the same uuid and was there first; what is shown for the uuid is that one's.
     """
 
     label: str | None
     word: str
     reason: str
     quarantined: bool = False
+    shadow: bool = False
 
     @property
     def good(self) -> bool:

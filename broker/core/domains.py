@@ -70,15 +70,16 @@ def _without_wall(policy: Policy | None, life: Life, first_of_uuid: dict[str, in
         return Standing(None, UNLABELLED, "no policy is in force")
     if life.domid == 0:
         return Standing(policy.bootstrap, LABELLED, "")
-    if life.problem or life.uuid is None:
+    if life.uuid is None:
         return Standing(None, UNLABELLED, life.problem or "it has no uuid")
-    if life.label is None:
-        return Standing(None, UNLABELLED, "no label is assigned to it")
-    if not policy.has_label(life.label):
-        return Standing(None, UNLABELLED, f"label {life.label} is not in policy {policy.name}")
     elder = first_of_uuid.get(life.uuid)
     if elder is not None:
-        return Standing(life.label, REFUSED, f"its uuid already runs as domain {elder}")
+        reason = f"its uuid already runs as domain {elder}"
+        return Standing(life.label, REFUSED, reason, shadow=True)
+    if life.label is None:
+        return Standing(None, UNLABELLED, life.problem or "no label is assigned to it")
+    if not policy.has_label(life.label):
+        return Standing(None, UNLABELLED, f"label {life.label} is not in policy {policy.name}")
     if life.quarantine:
         return Standing(life.label, REFUSED, f"quarantined: {life.quarantine}", quarantined=True)
     return Standing(life.label, LABELLED, "")

@@ -168,6 +168,11 @@ class DirtySet:
     def __len__(self) -> int:
         return sum(map(len, self._accounts.values())) + len(self._later)
 
+    @property
+    def has_later(self) -> bool:
+        """Whether anything is left of what could wait."""
+        return bool(self._later)
+
     def add(self, item: Item) -> None:
         """Note one thing to read; what waits already is not noted twice."""
         waiting = self._accounts.get(item.account)

@@ -99,13 +99,17 @@ class Vanished(Line, frozen=True, tag="vanished"):
 
 
 class PolicyLoaded(Line, frozen=True, tag="policy_loaded"):
-    """A policy is put in force; its bytes are in `policy-<hex>.yaml`."""
+    """A policy is put in force; its bytes are in `policy-<hex>.yaml`.
+
+    `renames` are labels that have another name in it, by the former one.
+    """
 
     name: str
     version: str
     digest: str
     replaces: str | None
     subject: str
+    renames: dict[str, str] = {}
 
 
 class PolicyRefused(Line, frozen=True, tag="policy_refused"):

@@ -7,8 +7,7 @@ one was never acted on, so it is cut off. Anything else that does not read is re
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,9 +15,10 @@ from broker.service.events import Event, decode_line, encode_line
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-MAX_LINE_BYTES: Final = 65_536
+    from broker.service.state import State
 
 
 class JournalError(Exception):
@@ -41,22 +41,22 @@ class Replayed(msgspec.Struct, frozen=True):
     torn: int
 
 
-def replay(path: Path, apply: Callable[[Event], None], start: int = 0) -> Replayed:
-    """Read the journal from byte `start` on, handing each line to `apply`.
+def replay(path: Path, state: State, *, end: int | None = None) -> Replayed:
+    """Read the journal, at most to byte `end`, into `state`.
 
     Raises:
         CorruptError: a line that is not the torn last one does not read, or makes no sense.
         OSError: the file cannot be read.
     """
-    lines = 0
-    offset = start
+    lines = offset = 0
     with path.open("rb") as file:
-        file.seek(start)
         for raw in file:
+            if end is not None and offset >= end:
+                break
             if not raw.endswith(b"\n"):
                 return Replayed(lines, offset, len(raw))
             try:
-                apply(decode_line(raw))
+                state.apply(decode_line(raw))
             except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
                 raise CorruptError(
                     f"{path}:{lines + 1} (byte {offset}): {escape(str(error))}", offset

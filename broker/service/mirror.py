@@ -99,17 +99,25 @@ class Device:
 
 
 class Domain:
-    """One domain; `dying` once its home is gone while the store still knows it."""
+    """One domain.
 
-    __slots__ = ("devices", "domid", "dying", "name", "problem", "security", "uuid")
+    `dying`: its home is gone while the store still knows it. `listed`: its devices could be.
+    `written` is what the broker wrote into its security directory.
+    """
+
+    __slots__ = (
+        *("devices", "domid", "dying", "listed", "name", "problem", "security", "uuid", "written"),
+    )
 
     def __init__(self, domid: int) -> None:
         self.domid = domid
         self.dying = False
+        self.listed = False
         self.uuid: str | None = None
         self.problem = ""
         self.name: str | None = None
         self.security: dict[str, bytes | None] = {}
+        self.written: dict[str, bytes] = {}
         self.devices: dict[tuple[str, str], Device] = {}
 
     def set_name(self, value: bytes | None) -> bool:

@@ -6,7 +6,7 @@ included, finds the same state again.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -15,6 +15,9 @@ from broker.core.plan import Entry
 from broker.core.record import RecordError, parse_record
 from broker.service import events
 from broker.xenstore import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_SPENT_NONCES: Final = 32_768
 """Nonces remembered as used; the oldest is forgotten first."""
@@ -72,6 +75,7 @@ class State:
             self._relabel(event)
         elif isinstance(event, events.PolicyLoaded):
             self.policy_digest = event.digest
+            self._rename(event.renames)
         elif isinstance(event, events.Beat):
             self.beat = max(self.beat, event.upto)
         elif isinstance(event, events.Accepted):
@@ -119,17 +123,28 @@ class State:
             return by_name.label
         return None
 
-    def spent_on(self, nonce: str, path: str) -> str:
-        """Where a nonce was used before, in words; empty if it may serve `path` now."""
+    def spent_on(self, nonce: str, path: str, uuid: str | None) -> str:
+        """Where a nonce was used before, in words; empty if it may serve `uuid` on `path` now."""
         used = self.spent.get(nonce)
         if used is None:
             return ""
         if used != path:
             return f"on {used}"
         entry = self.ledger.get(path)
-        if entry is None or entry.decision.nonce != nonce:
+        if entry is None or (entry.decision.nonce, entry.decision.uuid) != (nonce, uuid):
             return "in an earlier life of this device"
         return ""
+
+    def _rename(self, renames: Mapping[str, str]) -> None:
+        """Labels keep their domains, and domains their place, under a new name."""
+        for key, assignment in self.labels.items():
+            new = renames.get(assignment.label)
+            if new is not None:
+                self.labels[key] = msgspec.structs.replace(assignment, label=new)
+        for domid, admission in self.admissions.items():
+            new = renames.get(admission.label or "")
+            if new is not None:
+                self.admissions[domid] = Admission(admission.uuid, new)
 
     def _relabel(self, event: events.LabelSet | events.LabelRemoved) -> None:
         key = (event.bound, event.key)

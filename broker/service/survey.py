@@ -82,6 +82,7 @@ class Survey:
                 branches += [(domain, name) for name in classes]
             elif not isinstance(classes, NotFoundError):
                 domains.pop()
+            domain.listed = domains[-1:] == [domain]
         await self._read_devices_of(branches, domains, changes)
         await self._read_security(named, changes)
 
@@ -272,6 +273,8 @@ class Survey:
         devices: dict[Device, None] = {}
         vms: dict[Domain, None] = {}
         for item in items:
+            if item.kind is Kind.WORLD:
+                continue
             if item.channel is not None:
                 device = self._mirror.device_of(item.channel)
                 if device is not None:

@@ -1,0 +1,237 @@
+"""What administrators ask of the broker: one function a method of the RPC's table."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from broker.rpc import methods
+from broker.rpc.errors import RpcError
+from broker.rpc.selector import Selector, parse_selector
+from broker.service.labels import Labels
+from broker.service.policies import summary
+from broker.service.views import ChannelViews
+from broker.text.escape import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.core.plan import Entry
+    from broker.rpc.admin import Caller
+    from broker.service.decider import Told
+    from broker.service.engine import Engine
+    from broker.service.heartbeat import Heartbeat
+    from broker.service.mirror import Device
+    from broker.service.policies import Policies
+
+
+class BrokerAdmin:
+    """The broker, as the RPC's server sees it (`broker.rpc.admin.Admin`)."""
+
+    def __init__(
+        self, engine: Engine, policies: Policies, heartbeat: Heartbeat, store: str
+    ) -> None:
+        self._engine = engine
+        self._policies = policies
+        self._heartbeat = heartbeat
+        self._store = store
+        self.labels = Labels(engine)
+        self._views = ChannelViews(engine)
+        self._since = time.monotonic()
+
+    async def status(self, caller: Caller, arguments: methods.Nothing) -> methods.Status:
+        """How the broker is."""
+        del caller, arguments
+        engine = self._engine
+        problems = self._problems()
+        words = [standing.word for domid, standing in engine.judge.standings.items()]
+        verdicts = [
+            entry.decision.verdict
+            for device in engine.mirror.devices()
+            if (entry := engine.state.ledger.get(device.path)) is not None
+        ]
+        policy = engine.judge.policy
+        last = engine.audit.last_error
+        return methods.Status(
+            health="red" if problems else "green",
+            problems=tuple(problems),
+            version=version("xen-policy-broker"),
+            state=engine.phase,
+            enforcing=engine.phase == "enforcing" and not engine.audit.broken,
+            uptime=time.monotonic() - self._since,
+            store=self._store,
+            store_connected=engine.connection is not None,
+            policy=None if policy is None else summary(policy),
+            domains=methods.DomainCounts(
+                labelled=words.count("labelled"),
+                unlabelled=words.count("unlabelled"),
+                refused=words.count("refused"),
+            ),
+            channels=methods.ChannelCounts(
+                grant=verdicts.count("grant"),
+                deny=verdicts.count("deny"),
+                pending=verdicts.count("pending"),
+            ),
+            journal_seq=engine.audit.lines,
+            heartbeat=self._heartbeat.published,
+            last_error=None if last is None else last[1],
+            last_error_time=None if last is None else last[0],
+        )
+
+    def _problems(self) -> list[str]:
+        engine = self._engine
+        found: list[str] = []
+        if engine.connection is None:
+            found.append(f"no store at {self._store}: every gate stays as it is; start xenstored")
+        elif engine.phase != "enforcing":
+            found.append("not everything is reconciled yet: wait")
+        if engine.judge.policy is None:
+            found.append("no policy is in force, so everything is denied: brokerctl policy load")
+        if engine.audit.broken:
+            found.append(
+                f"the audit log cannot be written, so nothing is granted: {engine.audit.broken}"
+            )
+        if engine.decider.unpublished:
+            count = engine.decider.unpublished
+            found.append(f"{count} decisions are not published yet: is dom0's helper running?")
+        for uuid, reason in engine.state.quarantine.items():
+            if engine.mirror.of_uuid(uuid):
+                found.append(f"{uuid} is quarantined: {reason}; label it anew to lift it")
+        return found
+
+    async def domain_list(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Domain, ...]:
+        """The live domains by domid."""
+        del caller, arguments
+        return tuple(
+            self.labels.domain(domain) for _, domain in sorted(self._engine.mirror.domains.items())
+        )
+
+    async def label_set(self, caller: Caller, arguments: methods.LabelSet) -> methods.LabelChange:
+        """Store a label, audited first, and judge what depends on it anew."""
+        return self.labels.assign(_selector(arguments.domain), arguments.label, caller.subject)
+
+    async def label_get(self, caller: Caller, arguments: methods.DomainSelector) -> methods.Label:
+        """A domain's label."""
+        del caller
+        return self.labels.get(_selector(arguments.domain))
+
+    async def label_rm(
+        self, caller: Caller, arguments: methods.DomainSelector
+    ) -> methods.LabelChange:
+        """Forget a stored label, audited first; what depended on it is denied."""
+        return self.labels.remove(_selector(arguments.domain), caller.subject)
+
+    async def label_list(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Label, ...]:
+        """Every stored label."""
+        del caller, arguments
+        return self.labels.all()
+
+    async def channel_list(
+        self, caller: Caller, arguments: methods.ChannelFilter
+    ) -> tuple[methods.Channel, ...]:
+        """The channels that match, by frontend, class and device."""
+        del caller
+        matches = self._matcher(arguments)
+        found = [self._views.channel(it) for it in self._engine.mirror.devices() if it.channel]
+        return tuple(
+            sorted(
+                filter(matches, found),
+                key=lambda it: (it.frontend, it.device_class, int(it.device)),
+            )
+        )
+
+    async def channel_explain(
+        self, caller: Caller, arguments: methods.ChannelSelector
+    ) -> methods.Explanation:
+        """Why one channel is decided as it is."""
+        del caller
+        domains = self.labels.live(_selector(arguments.frontend))
+        key = (arguments.device_class, arguments.device)
+        devices = [it.devices[key] for it in domains if key in it.devices]
+        if arguments.backend is not None:
+            devices = [it for it in devices if it.backend == arguments.backend]
+        if not devices:
+            raise RpcError(
+                "not_found",
+                f"no {arguments.device_class} {arguments.device} of {arguments.frontend}; "
+                "see brokerctl channel list",
+            )
+        if len(devices) > 1:
+            raise RpcError("bad_input", "two domains answer; name one by its domid")
+        return self._views.explain(devices[0])
+
+    async def channel_watch(
+        self,
+        caller: Caller,
+        arguments: methods.ChannelFilter,
+        send: Callable[[methods.Decision], None],
+    ) -> Callable[[], None]:
+        """Call `send` for each event that matches, until the answered function is called."""
+        del caller
+        matches = self._matcher(arguments)
+        subscribers = self._engine.decider.subscribers
+
+        def subscriber(event: Told, device: Device, before: Entry | None) -> None:
+            if device.channel is not None:
+                decision = self._views.event(event, device, before)
+                if matches(decision.channel):
+                    send(decision)
+
+        subscribers.append(subscriber)
+        return lambda: subscribers.remove(subscriber)
+
+    async def policy_show(self, caller: Caller, arguments: methods.Nothing) -> methods.PolicyText:
+        """The policy in force."""
+        del caller, arguments
+        policy = self._engine.judge.policy
+        if policy is None:
+            raise RpcError("unavailable", "no policy is in force; load one: brokerctl policy load")
+        short = summary(policy)
+        return methods.PolicyText(
+            name=short.name,
+            version=short.version,
+            digest=short.digest,
+            text=self._policies.data.decode("utf-8"),
+        )
+
+    async def policy_load(
+        self, caller: Caller, arguments: methods.PolicyLoad
+    ) -> methods.PolicyChange:
+        """Check a policy, and unless it is a dry run put it in force."""
+        change = self._policies.load(
+            arguments.text.encode("utf-8"),
+            escape(arguments.source),
+            caller.subject,
+            replaces=arguments.replaces,
+            dry_run=arguments.dry_run,
+        )
+        if change.changed and not change.dry_run:
+            await self._engine.announce()
+        return change
+
+    def _matcher(self, wanted: methods.ChannelFilter) -> Callable[[methods.Channel], bool]:
+        selector = None if wanted.domain is None else _selector(wanted.domain)
+
+        def matches(channel: methods.Channel) -> bool:
+            if wanted.device_class not in (None, channel.device_class):
+                return False
+            if wanted.verdict not in (None, channel.verdict):
+                return False
+            if selector is None:
+                return True
+            domids = {domain.domid for domain in self.labels.live(selector)}
+            return bool(domids & {channel.frontend, channel.backend})
+
+        return matches
+
+
+def _selector(text: str) -> Selector:
+    try:
+        return parse_selector(text)
+    except ValueError as error:
+        raise RpcError("bad_input", str(error)) from None

@@ -1,0 +1,159 @@
+"""The one way to change durable state: a line on the disk first, then the state.
+
+Also what the broker says aloud: alarms, violations, the last thing that went wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from twisted.logger import Logger
+
+from broker.service import events
+from broker.service.budget import Budget, Ledger
+from broker.service.dirty import HOST
+from broker.service.journal import Journal, JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from broker.core.plan import Entry
+    from broker.service.mirror import Device, Domain
+    from broker.service.state import State
+
+_MAX_NOTES: Final = 10_000
+"""Outcomes held while the audit log cannot be written; older ones are dropped and counted."""
+
+
+class Audit:
+    """Journal and state together; `on_note` is called when something waits to be written."""
+
+    log = Logger()
+
+    def __init__(self, journal: Journal, state: State, budget: Budget, clock: IReactorTime) -> None:
+        self.state = state
+        self.last_error: tuple[float, str] | None = None
+        self.on_note: Callable[[], None] = lambda: None
+        self._journal = journal
+        self._ledger = Ledger(budget)
+        self._clock = clock
+        self._notes: list[events.Event] = []
+
+    @property
+    def broken(self) -> str | None:
+        """Why the audit log cannot be written, if so: nothing may be granted then."""
+        return self._journal.error
+
+    @property
+    def lines(self) -> int:
+        """Lines in the journal."""
+        return self._journal.lines
+
+    def commit(
+        self, lines: Sequence[events.Event], entries: Sequence[tuple[str, Entry]] = ()
+    ) -> bool:
+        """Make lines durable, then take them into the state; False if they could not be.
+
+        `entries` are the parsed decisions among the lines, by path.
+        """
+        if not lines:
+            return True
+        notes, self._notes = self._notes, []
+        try:
+            self._journal.commit([*notes, *lines])
+        except JournalError as error:
+            self._notes = notes
+            self._cannot_write(error)
+            return False
+        for line in lines:
+            if not isinstance(line, events.Decided):
+                self.state.apply(line)
+        for path, entry in entries:
+            self.state.decided(path, entry.text, entry)
+        return True
+
+    def note(self, line: events.Event) -> None:
+        """A line that nothing waits for: durable with the next commit, or at the stop."""
+        self._notes.append(line)
+        if len(self._notes) > _MAX_NOTES:
+            del self._notes[: _MAX_NOTES // 2]
+            self._ledger.charge(HOST, "lines lost while the audit log could not be written", "", 0)
+        self.on_note()
+
+    def flush(self) -> None:
+        """Write outcomes down."""
+        if not self._notes or self._journal.error is not None:
+            return
+        notes, self._notes = self._notes, []
+        try:
+            self._journal.note(notes)
+        except JournalError as error:
+            self._notes = notes
+            self._cannot_write(error)
+
+    def probe(self) -> bool:
+        """Try a journal that failed again; whether it can be written now."""
+        try:
+            self._journal.probe()
+        except JournalError as error:
+            self._cannot_write(error)
+            return False
+        self.log.info("the audit log can be written again")
+        return True
+
+    def repeats(self) -> None:
+        """Write down how often things were counted instead of written; called now and then."""
+        for subject, count in self._ledger.counted().items():
+            self.note(events.Repeated(time.time(), subject, count))
+
+    def failed(self, what: str) -> None:
+        """Remember and log the last thing that went wrong."""
+        self.last_error = (time.time(), what)
+        self.log.error("{what}", what=what)
+
+    def alarm(self, subject: str, detail: str) -> None:
+        """Something that an operator should look at; repeats are counted."""
+        if self._ledger.charge(HOST, subject, detail, self._clock.seconds()) == "write":
+            self.log.warn("alarm: {subject}: {detail}", subject=subject, detail=detail)
+            self.note(events.Alarm(time.time(), subject, detail))
+
+    def unpublished(self, path: str, seq: int, error: str) -> None:
+        """The store did not take a record; repeats are counted."""
+        charge = self._ledger.charge(HOST, path, f"{seq} {error}", self._clock.seconds())
+        if charge == "write":
+            self.log.warn("{path} is not published yet: {error}", path=path, error=error)
+            self.note(events.Unpublished(time.time(), path, seq, error))
+
+    def reported(self, device: Device, text: str) -> None:
+        """A backend's agent says what it enforces; on that domain's account."""
+        account = HOST if device.backend is None else device.backend
+        charge = self._ledger.charge(account, f"report {device}", text, self._clock.seconds())
+        if charge == "write":
+            self.note(events.Reported(time.time(), str(device), text))
+
+    def violation(self, domain: Domain, device: Device, detail: str) -> bool:
+        """A domain did what it may not; False if it has used up its share of the audit log."""
+        charge = self._ledger.charge(
+            domain.domid, f"frontend {device}", detail, self._clock.seconds()
+        )
+        if charge == "write":
+            self.log.warn("domain {domid}: {detail}", domid=domain.domid, detail=detail)
+            self.note(
+                events.Violation(
+                    time.time(), domain.domid, domain.uuid, str(device), "frontend-dir", detail
+                )
+            )
+        return charge != "exhausted"
+
+    def forget(self, domid: int) -> None:
+        """The domain is gone; its domid starts afresh."""
+        self._ledger.forget(domid)
+
+    def _cannot_write(self, error: JournalError) -> None:
+        what = f"the audit log cannot be written, so nothing is granted: {error}"
+        if self.last_error is None or self.last_error[1] != what:
+            self.failed(what)
+        self.last_error = (time.time(), what)

@@ -1,0 +1,77 @@
+"""brokerd's configuration, etc/broker.yaml: checked like a policy, problems with their places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from broker.text.marked_yaml import load_struct
+from broker.text.problems import Problem, ProblemsError
+
+EMBEDDED: Final = "embedded"
+_SPECS: Final = Path(__file__).parents[2] / "protocol_specs"
+
+
+class RpcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where brokerctl reaches the broker."""
+
+    socket: str = "/run/xen-policy-broker/broker.sock"
+
+
+class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one domain may have written into the audit log about itself."""
+
+    burst: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 50
+    refill_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+
+
+class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One broker; etc/broker.yaml explains each key. Relative paths start at the file's place."""
+
+    store: str = "xenbus"
+    state: str = "/var/lib/xen-policy-broker"
+    policy: str | None = None
+    specs: str | None = None
+    rpc: RpcConfig = RpcConfig()
+    adopt_labels: bool = False
+    audit_budget: BudgetConfig = BudgetConfig()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration with the command line taken in, all paths absolute."""
+
+    store: str
+    state: Path
+    policy: Path | None
+    specs: Path
+    socket: Path
+    adopt_labels: bool
+    burst: int
+    refill: float
+
+
+def load_settings(file: Path, *, store: str | None, state: Path | None) -> Settings:
+    """Read the configuration; `store` and `state` are the command line's, which win.
+
+    Raises:
+        OSError: the file cannot be read.
+        ProblemsError: it is not as it should be.
+    """
+    config = load_struct(file.read_bytes(), str(file), Config)
+    base = file.absolute().parent
+    address = store or config.store
+    if address not in ("xenbus", EMBEDDED) and not address.startswith(("unix:/", "xenbus:/")):
+        message = f"store: {address!r} is not unix:/PATH, xenbus, xenbus:/PATH or embedded"
+        raise ProblemsError([Problem(str(file), 1, 1, message)])
+    return Settings(
+        store=address,
+        state=(state or base / config.state).absolute(),
+        policy=None if config.policy is None else base / config.policy,
+        specs=_SPECS if config.specs is None else base / config.specs,
+        socket=base / config.rpc.socket,
+        adopt_labels=config.adopt_labels,
+        burst=config.audit_budget.burst,
+        refill=config.audit_budget.refill_seconds,
+    )

@@ -1,0 +1,160 @@
+"""From judged channels to records in the store: audit intent, publish, audit outcome."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Literal
+
+from broker.core.plan import plan
+from broker.core.record import RecordError
+from broker.service import events
+from broker.service.judge import make_entry
+from broker.text.escape import escape
+
+Told = Literal["decision", "report", "gone"]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from twisted.internet.interfaces import IReactorTime
+
+    from broker.core.plan import Entry
+    from broker.service.audit import Audit
+    from broker.service.judge import Judge
+    from broker.service.mirror import Device
+    from broker.service.publisher import Publisher
+
+    Subscriber = Callable[[Told, Device, Entry | None], None]
+    """Called with what happened, the device, and the entry before."""
+
+BATCH: Final = 512
+"""Decisions in one turn: one fdatasync, one pipelined write."""
+FIRST_RETRY: Final = 0.25
+LONGEST_RETRY: Final = 60.0
+"""Seconds until a record the store did not take is tried again; doubled each time."""
+
+
+class Decider:
+    """The channels that wait to be judged, and what becomes of them.
+
+    `on_decided(devices)` and `on_retry()` tell the engine.
+    """
+
+    def __init__(
+        self,
+        audit: Audit,
+        judge: Judge,
+        key: Ed25519PrivateKey,
+        clock: IReactorTime,
+        *,
+        on_decided: Callable[[Iterable[Device]], None],
+        on_retry: Callable[[], None],
+    ) -> None:
+        self.pending: dict[Device, None] = {}
+        self.subscribers: list[Subscriber] = []
+        self._audit = audit
+        self._state = audit.state
+        self._judge = judge
+        self._key = key
+        self._clock = clock
+        self._on_decided = on_decided
+        self._on_retry = on_retry
+        self._retries: dict[Device, float] = {}
+
+    @property
+    def unpublished(self) -> int:
+        """Records that the store has not taken yet."""
+        return len(self._retries)
+
+    def clear(self) -> None:
+        """Everything will be read and judged anew."""
+        self.pending.clear()
+        self._retries.clear()
+
+    async def decide(self, publisher: Publisher) -> None:
+        """Judge what is pending, at most a batch; what cannot be audited stays pending.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        now = time.time()
+        state = self._state
+        devices = list(self.pending)
+        del devices[BATCH:]
+        lines: list[events.Event] = []
+        entries: list[tuple[str, Entry]] = []
+        fresh: list[tuple[Device, Entry | None]] = []
+        writes: list[tuple[Device, Entry]] = []
+        seq = state.seq
+        for device in devices:
+            if device.channel is None or device.gone:
+                continue
+            judged = self._judge.judge(device)
+            entry = state.ledger.get(device.path)
+            step = plan(judged.decision, entry, device.published)
+            if step.foreign:
+                self._tampered(device, entry)
+            if judged.spent:
+                self._audit.alarm(f"nonce of {device}", f"was used before, {judged.spent}")
+            if step.action == "decide":
+                try:
+                    made = make_entry(device, judged.decision, seq + 1, self._key)
+                except RecordError as error:
+                    self._audit.alarm(f"record of {device}", str(error))
+                    continue
+                seq += 1
+                lines.append(events.Decided(now, device.path, made.text.decode("ascii")))
+                entries.append((device.path, made))
+                fresh.append((device, entry))
+                writes.append((device, made))
+            elif step.action == "publish" and entry is not None:
+                writes.append((device, entry))
+        if not self._audit.commit(lines, entries):
+            return
+        for device in devices:
+            self.pending.pop(device, None)
+        if writes:
+            writes.sort(key=_denials_first)
+            await self._publish(publisher, writes)
+        if fresh:
+            self.tell("decision", fresh)
+        self._on_decided(devices)
+
+    def tell(self, event: Told, devices: Iterable[tuple[Device, Entry | None]]) -> None:
+        """Tell the subscribers."""
+        if self.subscribers:
+            for device, before in devices:
+                for subscriber in list(self.subscribers):
+                    subscriber(event, device, before)
+
+    async def _publish(self, publisher: Publisher, writes: list[tuple[Device, Entry]]) -> None:
+        answers = await publisher.records([(device, entry.text) for device, entry in writes])
+        taken: list[int] = []
+        for (device, entry), error in zip(writes, answers, strict=True):
+            if error is None:
+                device.published = entry.text
+                self._retries.pop(device, None)
+                taken.append(entry.seq)
+                continue
+            delay = min(self._retries.get(device, FIRST_RETRY / 2) * 2, LONGEST_RETRY)
+            self._retries[device] = delay
+            self._clock.callLater(delay, self._retry, device)
+            self._audit.unpublished(device.path, entry.seq, escape(str(error)))
+        if taken:
+            self._audit.note(events.Published(time.time(), tuple(taken)))
+
+    def _retry(self, device: Device) -> None:
+        if device in self._retries and not device.gone:
+            self.pending[device] = None
+            self._on_retry()
+
+    def _tampered(self, device: Device, entry: Entry | None) -> None:
+        held = escape(device.published or b"", 120)
+        instead = "nothing" if entry is None else f"record {entry.seq}"
+        self._audit.alarm(device.path, f"does not hold {instead}, but: {held}")
+
+
+def _denials_first(item: tuple[Device, Entry]) -> bool:
+    """Sorts what closes before what opens."""
+    return item[1].decision.verdict == "grant"

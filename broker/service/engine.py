@@ -1,0 +1,388 @@
+"""brokerd's one flow: what is dirty is read again, judged, audited, published; in turns.
+
+A turn: read -> mirror -> who may run -> what each channel is -> audit intent (one fdatasync) ->
+publish -> audit outcome; what is only for people is written after, when there is time.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Literal
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from broker.service import events
+from broker.service.decider import Decider
+from broker.service.dirty import HOST, DirtySet, Item, Kind, classify
+from broker.service.judge import Judge
+from broker.service.mirror import Device, Domain, Mirror
+from broker.service.publisher import Publisher, Wanted
+from broker.service.survey import Changes, Survey
+from broker.text.escape import escape
+from broker.xenstore import paths
+from broker.xenstore.errors import ConnectionLostError, DeniedError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
+
+    from broker.service.audit import Audit
+    from broker.xenstore.client import StoreConnection
+
+Phase = Literal["starting", "reconciling", "enforcing", "stopped"]
+
+DISPLAY_DELAY: Final = 0.02
+"""Seconds until what is only for people is brought up to date."""
+SHOWN_AT_ONCE: Final = 256
+"""Domains and devices brought up to date at once, so that decisions need not wait for it."""
+WATCHES: Final = (
+    *(paths.LOCAL_DOMAIN, paths.VM, paths.LIBXL, paths.REPORTS, paths.DECISIONS),
+    *(paths.INTRODUCE, paths.RELEASE),
+)
+_LATER: Final = frozenset({Kind.RECORD, Kind.RECORDS, Kind.SHOWN})
+
+
+class Engine:
+    """The broker on one store.
+
+    `check(connection)` runs after each full reading, before anything is published; what it
+    raises ends the connection.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        audit: Audit,
+        key: Ed25519PrivateKey,
+        clock: IReactorTime,
+        *,
+        adopt: bool,
+        check: Callable[[StoreConnection], Awaitable[None]],
+    ) -> None:
+        self.audit = audit
+        self.state = audit.state
+        self.mirror = Mirror()
+        self.judge = Judge(self.mirror, audit.state, adopt=adopt)
+        self.decider = Decider(
+            audit, self.judge, key, clock, on_decided=self._show_devices, on_retry=self._wake
+        )
+        self.phase: Phase = "starting"
+        self.connection: StoreConnection | None = None
+        self._clock = clock
+        self._check = check
+        self._dirty = DirtySet()
+        self._restand = True
+        self._survey: Survey | None = None
+        self._publisher: Publisher | None = None
+        self._busy = False
+        self._show_domains: dict[Domain, None] = {}
+        self._show_device: dict[Device, None] = {}
+        self._show_call: IDelayedCall | None = None
+        self._show_due = False
+        audit.on_note = self._show_soon
+
+    # the store comes and goes
+
+    async def connected(self, connection: StoreConnection) -> None:
+        """Take up a connection: watch, read everything, reconcile, then live on events.
+
+        Raises:
+            StoreError: the connection is lost, or cannot be used.
+        """
+        self.phase = "reconciling"
+        self._dirty.clear()
+        self.decider.clear()
+        self.mirror.clear()
+        self.connection = connection
+        self._survey = Survey(connection, self.mirror)
+        publisher = self._publisher = Publisher(connection)
+        await publisher.begin()
+        for registering in [connection.watch(path, path) for path in WATCHES]:
+            try:
+                await registering
+            except DeniedError as error:
+                self.log.warn("dom0's helper has not opened all of the store: {e}", e=error)
+        changes = Changes()
+        await self._survey.read_domains(await self._survey.list_domains(), changes)
+        await self._check(connection)
+        await publisher.write(paths.STATE, b"reconciling")
+        self._forget_absent(changes)
+        self._restand = True
+        await self._settle(changes)
+        while self.decider.pending and not self.audit.broken:
+            await self.decider.decide(publisher)
+        self.phase = "enforcing"
+        await self.announce()
+        self._wake()
+
+    def disconnected(self, _: Failure) -> None:
+        """The store is gone: everything stays as it is until it can be read again."""
+        self.phase = "reconciling"
+        self.connection = self._survey = self._publisher = None
+        self._dirty.clear()
+
+    async def announce(self) -> None:
+        """Write the broker's state and the policy in force.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        policy = self.judge.policy
+        if self._publisher is None:
+            return
+        values: dict[str, str] = {paths.STATE: self.phase}
+        if policy is not None:
+            values[f"{paths.POLICY}/name"] = policy.name
+            values[f"{paths.POLICY}/version"] = f"{policy.version[0]}.{policy.version[1]}"
+            values[f"{paths.POLICY}/digest"] = policy.digest
+        for path, value in values.items():
+            await self._publisher.write(path, value.encode("utf-8"))
+
+    def event(self, path: str, _: str) -> None:
+        """A watch fired."""
+        item = classify(path)
+        if item is None:
+            return
+        if item.kind in _LATER:
+            self._dirty.add_later(item)
+            self._show_soon()
+            return
+        self._dirty.add(item)
+        self._wake()
+
+    # turns
+
+    def _wake(self) -> None:
+        if not self._busy and self.phase == "enforcing" and self._has_work():
+            self._busy = True
+            Deferred.fromCoroutine(self._work()).addErrback(self._turn_failed)
+
+    def _has_work(self) -> bool:
+        judging = bool(self.decider.pending) or self._restand
+        return bool(self._dirty) or self._show_due or (judging and not self.audit.broken)
+
+    async def _work(self) -> None:
+        try:
+            while self.phase == "enforcing" and self._has_work():
+                await self._turn(self._dirty.take())
+                if self._show_due:
+                    self._show_due = False
+                    await self._verify()
+                    await self._show()
+        finally:
+            self._busy = False
+
+    def _turn_failed(self, failure: Failure) -> None:
+        """Whatever went wrong, nothing was opened by it; start over from a full reading."""
+        if failure.check(ConnectionLostError, CancelledError):
+            return
+        self.log.failure("a turn failed; reading everything anew", failure)
+        self.audit.failed(f"a turn failed: {escape(failure.getErrorMessage())}")
+        if self.connection is not None:
+            self.connection.close()
+
+    async def _turn(self, items: Sequence[Item]) -> None:
+        survey, publisher = self._survey, self._publisher
+        if survey is None or publisher is None:
+            return
+        changes = Changes()
+        if items:
+            world = [item for item in items if item.kind is Kind.WORLD]
+            if world:
+                await self._read_world(survey, world, changes)
+            await survey.read_items(items, changes)
+        await self._settle(changes)
+        if self.decider.pending and not self.audit.broken:
+            await self.decider.decide(publisher)
+
+    async def _read_world(self, survey: Survey, items: Sequence[Item], changes: Changes) -> None:
+        """Domains that came or went; all of them, if too much happened to know which."""
+        listed = await survey.list_domains()
+        whole = any(item.path == "*" for item in items)
+        known = self.mirror.domains
+        suspects = [domid for domid in listed if whole or domid not in known]
+        suspects += [domid for domid in known if domid not in listed and domid != 0]
+        await survey.read_domains(suspects, changes)
+
+    # who runs
+
+    async def _settle(self, changes: Changes) -> None:
+        """Take in what was read: who is gone, who is new, how everybody stands now."""
+        self.decider.pending.update(changes.devices)
+        lines = await self._departures(changes) if changes.gone or changes.vanished else []
+        if lines or changes.lives or changes.domains or self._restand:
+            lines += self.judge.adoptions(time.time())
+            if not self.audit.commit(lines):
+                self._restand = True
+            elif lines or changes.lives or self._restand:
+                self._stand()
+        for device in changes.devices:
+            self._watch_guest(device)
+        for device in changes.reports:
+            self.audit.reported(device, escape(device.untrusted_enforced or b"", 300))
+            self.decider.tell("report", [(device, self.state.ledger.get(device.path))])
+        if changes.domains:
+            self._show_domains.update(changes.domains)
+            for domain in changes.domains:
+                self._show_device.update(dict.fromkeys(domain.devices.values()))
+            self._show_soon()
+
+    async def _departures(self, changes: Changes) -> list[events.Event]:
+        """What to write down about domains and devices that are gone."""
+        now = time.time()
+        lines: list[events.Event] = []
+        vanished = dict.fromkeys(changes.vanished)
+        for domid in changes.gone:
+            domain = self.mirror.domains.get(domid)
+            if domain is not None:
+                vanished |= {it.channel: None for it in domain.devices.values() if it.channel}
+                if await self._still_introduced(domid):
+                    domain.dying = True
+                    for device in list(domain.devices.values()):
+                        self.mirror.drop_device(device)
+                    continue
+                self._touch(domid)
+                self.mirror.drop(domid)
+            self.audit.forget(domid)
+            if domid in self.state.admissions:
+                lines.append(events.Released(now, domid))
+        publisher = self._publisher
+        privileged = publisher is not None and publisher.privileged
+        gone = [it for it in vanished if self.mirror.device_of(it) is None]
+        for channel in gone:
+            path = paths.decision_path(channel)
+            if path in self.state.ledger:
+                lines.append(events.Vanished(now, path, privileged))
+        if gone and publisher is not None:
+            await publisher.remove(gone)
+        return lines
+
+    async def _still_introduced(self, domid: int) -> bool:
+        """Whether the store still knows a domain whose home is gone: dying ones count."""
+        if self.connection is None or self._publisher is None or not self._publisher.privileged:
+            return False
+        try:
+            return await self.connection.is_domain_introduced(domid)
+        except ConnectionLostError:
+            raise
+        except StoreError:
+            return False
+
+    def _forget_absent(self, changes: Changes) -> None:
+        """After a full reading: release who is gone; an empty store says nothing about anybody."""
+        known = self.mirror.domains
+        if not any(known):
+            return
+        changes.gone += [domid for domid in self.state.admissions if domid not in known]
+        present = {device.path for device in self.mirror.devices()}
+        for path in self.state.ledger.keys() - present:
+            parsed = paths.parse_channel(paths.DECISIONS, path)
+            domain = None if parsed is None else known.get(parsed[0].frontend)
+            if parsed is not None and (domain is None or domain.listed):
+                changes.vanished.append(parsed[0])
+
+    def _stand(self) -> None:
+        """Admit who is new, judge who may run, and look again at whom that concerns."""
+        if not self.audit.commit(self.judge.admissions(time.time())):
+            self._restand = True
+            return
+        self._restand = False
+        for domid in self.judge.restand():
+            self._touch(domid)
+
+    def _touch(self, domid: int) -> None:
+        """A domain stands otherwise than before: its channels, on either end, are judged anew."""
+        domain = self.mirror.domains.get(domid)
+        if domain is not None:
+            self.decider.pending.update(dict.fromkeys(domain.devices.values()))
+            self._show_domains[domain] = None
+            self._show_soon()
+        self.decider.pending.update(self.mirror.backends.get(domid, {}))
+
+    def relabelled(self) -> None:
+        """Labels or the quarantine changed: judge everybody's standing anew now."""
+        self._stand()
+        self._wake()
+
+    def policy_changed(self) -> None:
+        """Another policy is in force: every channel is judged anew."""
+        self.decider.pending.update(dict.fromkeys(self.mirror.devices()))
+        self._show_domains.update(dict.fromkeys(self.mirror.domains.values()))
+        self._show_soon()
+        self.relabelled()
+
+    def look_again(self) -> None:
+        """Go on with what waited for the audit log."""
+        self._wake()
+
+    def _watch_guest(self, device: Device) -> None:
+        """Note what a guest made of its own directory, once for each change."""
+        violation = device.frontend_violation()
+        domain = self.mirror.domains.get(device.domid)
+        if violation == device.violation or domain is None:
+            return
+        device.violation = violation
+        if violation and not self.audit.violation(domain, device, violation):
+            self._quarantine(domain, "it used up its share of the audit log")
+
+    def _quarantine(self, domain: Domain, reason: str) -> None:
+        """Hold a domain apart, durably; never domid 0, nor a label the policy protects."""
+        policy = self.judge.policy
+        protected = policy is not None and self.judge.standing(domain.domid).label in (
+            policy.protected
+        )
+        uuid = domain.uuid
+        if domain.domid == 0 or uuid is None or protected or uuid in self.state.quarantine:
+            return
+        if self.audit.commit([events.Quarantined(time.time(), uuid, domain.domid, reason)]):
+            self.audit.failed(f"domain {domain.domid} is quarantined: {reason}")
+            self._restand = True
+
+    # what is for people, and what may wait
+
+    def _show_devices(self, devices: Iterable[Device]) -> None:
+        self._show_device.update(dict.fromkeys(devices))
+        self._show_soon()
+
+    def _show_soon(self) -> None:
+        if self._show_call is None:
+            self._show_call = self._clock.callLater(DISPLAY_DELAY, self._show_now)
+
+    def _show_now(self) -> None:
+        self._show_call = None
+        self._show_due = True
+        self._wake()
+
+    async def _verify(self) -> None:
+        """Read what the broker itself wrote: whatever else is there is put right."""
+        later = self._dirty.take_later()
+        if not later or self._survey is None:
+            return
+        changes = Changes()
+        if any(item.kind is Kind.WORLD for item in later):
+            self._dirty.add(Item(Kind.WORLD, HOST, "*"))
+        await self._survey.read_items(later, changes)
+        await self._settle(changes)
+        self._show_device.update(changes.devices)
+
+    async def _show(self) -> None:
+        """Bring what people see up to date, some at a time, and write outcomes down."""
+        domains = list(self._show_domains)[:SHOWN_AT_ONCE]
+        devices = list(self._show_device)[:SHOWN_AT_ONCE]
+        for domain in domains:
+            del self._show_domains[domain]
+        for device in devices:
+            del self._show_device[device]
+        if self._publisher is not None and (domains or devices):
+            wanted = Wanted(self.judge.policy, self.judge.standings, self.state)
+            live = [device for device in devices if not device.gone]
+            for path, held in await self._publisher.show(domains, live, wanted):
+                self.audit.alarm(path, f"held what the broker did not write: {held}")
+        self.audit.flush()
+        if self._show_domains or self._show_device or self._dirty.has_later:
+            self._show_soon()

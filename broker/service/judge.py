@@ -1,0 +1,192 @@
+"""From the mirror and the durable state to standings and decisions: glue to the pure core."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import msgspec
+
+from broker.core.channels import Decision, Facts, Standing, decide, parse_nonce
+from broker.core.domains import UNLABELLED, Life, standings
+from broker.core.plan import Entry
+from broker.core.record import Record, sign_record
+from broker.service import events
+from broker.service.state import Admission
+from broker.text.escape import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from broker.core.policy import Policy
+    from broker.service.mirror import Device, Domain, Mirror
+    from broker.service.state import State
+
+_UNKNOWN: Final = Standing(None, UNLABELLED, "and not known to the broker")
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """One device judged: the decision, and where its reported nonce was used before, if so."""
+
+    decision: Decision
+    spent: str
+
+
+class Judge:
+    """Holds the policy, the descriptions and every domain's standing."""
+
+    def __init__(self, mirror: Mirror, state: State, *, adopt: bool) -> None:
+        self.policy: Policy | None = None
+        self.specs: Mapping[str, str] = {}
+        self.standings: dict[int, Standing] = {}
+        self._mirror = mirror
+        self._state = state
+        self._adopt = adopt
+
+    def adoptions(self, now: float) -> list[events.Event]:
+        """The labels found on domains that never had one, where configuration adopts them."""
+        policy = self.policy
+        if not self._adopt or policy is None:
+            return []
+        found: list[events.Event] = []
+        for domain in self._mirror.domains.values():
+            uuid = domain.uuid
+            if domain.domid == 0 or uuid is None or uuid in self._state.once_labelled:
+                continue
+            if self._state.label_of(uuid, domain.name) is None:
+                label, problem = _found_label(domain, policy)
+                if label is not None and not problem:
+                    found.append(
+                        events.LabelSet(now, "uuid", uuid, label, policy.name, "adopted from /vm")
+                    )
+        return found
+
+    def admissions(self, now: float) -> list[events.Event]:
+        """Domains to be admitted: new ones by domid, and those with another label than before."""
+        state = self._state
+        result: list[events.Event] = []
+        for domid in sorted(self._mirror.domains):
+            domain = self._mirror.domains[domid]
+            if domid == 0:
+                continue
+            label = state.label_of(domain.uuid, domain.name)
+            if state.admissions.get(domid) != Admission(domain.uuid, label):
+                result.append(events.Admitted(now, domid, domain.uuid, label))
+        return result
+
+    def restand(self) -> list[int]:
+        """Judge all domains anew, in the order of admission; the domids whose standing changed."""
+        before = self.standings
+        self.standings = self.standings_under(self.policy, {})
+        domids = before.keys() | self.standings.keys()
+        return [it for it in domids if before.get(it) != self.standings.get(it)]
+
+    def standings_under(
+        self, policy: Policy | None, renames: Mapping[str, str]
+    ) -> dict[int, Standing]:
+        """How the live domains would stand under a policy that renames labels."""
+        state = self._state
+        lives = [Life(0, None, None)]
+        for domid, admission in state.admissions.items():
+            domain = self._mirror.domains.get(domid)
+            if domain is None:
+                continue
+            uuid, label = admission.uuid, admission.label
+            problem = domain.problem
+            if not problem and label is None and self._adopt and policy is not None:
+                problem = _found_label(domain, policy)[1]
+            quarantine = state.quarantine.get(uuid, "") if uuid is not None else ""
+            new_label = None if label is None else renames.get(label, label)
+            lives.append(Life(domid, uuid, new_label, problem, quarantine))
+        return standings(policy, lives)
+
+    def standing(self, domid: int) -> Standing:
+        """How a domain stands; one that is not known does not stand well."""
+        return self.standings.get(domid, _UNKNOWN)
+
+    def judge(self, device: Device) -> Judged:
+        """Decide one device, on the last known nonce where the reported one will not do."""
+        return self.judge_by(self.policy, self.standings, device)
+
+    def judge_by(
+        self, policy: Policy | None, standing: Mapping[int, Standing], device: Device
+    ) -> Judged:
+        """Decide one device under another policy, for a dry run."""
+        domain = self._mirror.domains.get(device.domid)
+        uuid = None if domain is None else domain.uuid
+        untrusted_nonce, spent = self._nonce(device, uuid)
+        backend = -1 if device.backend is None else device.backend
+        facts = Facts(
+            device.domid,
+            backend,
+            device.device_class,
+            uuid,
+            device.inputs,
+            device.problem,
+            (standing.get(device.domid, _UNKNOWN), standing.get(backend, _UNKNOWN)),
+            untrusted_nonce,
+            spent if untrusted_nonce is device.untrusted_nonce else "",
+        )
+        return Judged(decide(policy, self.specs, facts), spent)
+
+    def _nonce(self, device: Device, uuid: str | None) -> tuple[bytes | None, str]:
+        """The nonce to decide on, and where the reported one was used before.
+
+        A report that is missing, malformed or replayed is no news about a life that is known:
+        it neither opens nor closes anything.
+        """
+        nonce = parse_nonce(device.untrusted_nonce)
+        spent = "" if nonce is None else self._state.spent_on(nonce, device.path, uuid)
+        if nonce is not None and not spent:
+            return device.untrusted_nonce, ""
+        entry = self._state.ledger.get(device.path)
+        if entry is not None and entry.decision.nonce is not None and entry.decision.uuid == uuid:
+            return entry.decision.nonce.encode("ascii"), spent
+        return device.untrusted_nonce, spent
+
+
+def make_entry(device: Device, decision: Decision, seq: int, key: Ed25519PrivateKey) -> Entry:
+    """Name, number and sign a decision.
+
+    Raises:
+        RecordError: it does not fit into a node.
+    """
+    record = Record(
+        verdict=decision.verdict,
+        seq=seq,
+        id=str(uuid4()),
+        frontend=device.domid,
+        backend=-1 if device.backend is None else device.backend,
+        device_class=device.device_class,
+        device=device.device,
+        uuid=decision.uuid,
+        nonce=decision.nonce,
+        inputs=decision.inputs,
+        labels=decision.labels,
+        resource=decision.resource,
+        policy=decision.policy,
+        spec=decision.spec,
+        reason=decision.reason,
+    )
+    return Entry(seq, sign_record(record, key), decision)
+
+
+def _found_label(domain: Domain, policy: Policy) -> tuple[str | None, str]:
+    """The label a toolstack left in `/vm`, and why it is not adopted."""
+    untrusted_label = domain.security.get("acm_label/labelname") or b""
+    untrusted_policy = domain.security.get("acm_label/policyname") or b""
+    if not untrusted_label:
+        return None, ""
+    shown = escape(untrusted_label, 80)
+    if untrusted_policy != policy.name.encode("utf-8"):
+        found = escape(untrusted_policy, 80)
+        return None, f"label {shown} was found, of policy {found} instead of {policy.name}"
+    try:
+        label = untrusted_label.decode("ascii")
+    except UnicodeDecodeError:
+        return None, f"a label that is not ASCII was found: {shown}"
+    if not policy.has_label(label):
+        return None, f"label {shown} was found, which policy {policy.name} does not have"
+    return label, ""

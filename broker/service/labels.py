@@ -1,0 +1,195 @@
+"""Labels as administrators see and change them: stored by uuid or by name, audited first."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, cast
+
+from broker.rpc import methods
+from broker.rpc.errors import RpcError
+from broker.service import events
+from broker.text.escape import escape
+
+if TYPE_CHECKING:
+    from broker.core.channels import Standing
+    from broker.rpc.selector import Selector
+    from broker.service.engine import Engine
+    from broker.service.mirror import Domain
+
+    Key = tuple[events.Bound, str]
+
+
+class Labels:
+    """The label store's administration."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._state = engine.state
+
+    def live(self, selector: Selector) -> list[Domain]:
+        """The live domains that a selector means."""
+        mirror = self._engine.mirror
+        if selector.domid is not None:
+            domain = mirror.domains.get(selector.domid)
+            return [] if domain is None else [domain]
+        if selector.kind == "uuid":
+            return mirror.of_uuid(selector.value)
+        return [it for it in mirror.domains.values() if it.name == selector.value]
+
+    def domain(self, domain: Domain) -> methods.Domain:
+        """One domain for display."""
+        standing = self._engine.judge.standing(domain.domid)
+        return methods.Domain(
+            domid=domain.domid,
+            name=None if domain.name is None else escape(domain.name),
+            uuid=domain.uuid,
+            label=standing.label,
+            status=cast("methods.DomainStatus", standing.word),
+            reason=standing.reason,
+            ssidref=self._ssidref(standing.label),
+            running=not domain.dying,
+        )
+
+    def assign(self, selector: Selector, label: str, subject: str) -> methods.LabelChange:
+        """Store a label; quarantine of the domains it is for is lifted.
+
+        Raises:
+            RpcError: `bad_input`, `not_found`, `denied` or `unavailable`, as in the table.
+        """
+        policy = self._engine.judge.policy
+        if policy is None:
+            raise RpcError("unavailable", "no policy is in force; load one first")
+        if not policy.has_label(label):
+            raise RpcError(
+                "bad_input", f"policy {policy.name} has no label {escape(label)}; see policy show"
+            )
+        key = self._key(selector)
+        before = self._state.labels.get(key)
+        held = [it.uuid for it in self.live(selector) if it.uuid in self._state.quarantine]
+        changed = before is None or before.label != label
+        now = time.time()
+        lines: list[events.Event] = []
+        if changed:
+            lines.append(events.LabelSet(now, *key, label, policy.name, subject))
+        lines += [events.QuarantineLifted(now, uuid, subject) for uuid in held if uuid]
+        self._commit(lines)
+        return methods.LabelChange(
+            now=self._label(key),
+            previous=None if before is None else before.label,
+            changed=bool(lines),
+        )
+
+    def remove(self, selector: Selector, subject: str) -> methods.LabelChange:
+        """Forget a stored label.
+
+        Raises:
+            RpcError: `not_found`, `denied` or `unavailable`, as in the table.
+        """
+        key = self._key(selector)
+        before = self._state.labels.get(key)
+        if before is None:
+            raise RpcError("not_found", f"no label is stored for {key[0]} {escape(key[1])}")
+        self._commit([events.LabelRemoved(time.time(), *key, subject)])
+        return methods.LabelChange(now=self._label(key), previous=before.label, changed=True)
+
+    def get(self, selector: Selector) -> methods.Label:
+        """A domain's label, or what is stored for a domain that does not run.
+
+        Raises:
+            RpcError: `not_found`.
+        """
+        for domain in self.live(selector):
+            return self._label_of(domain)
+        if selector.kind != "domid":
+            key = self._key(selector)
+            if key in self._state.labels:
+                return self._label(key)
+        raise RpcError("not_found", f"{escape(selector.value)} neither runs nor has a stored label")
+
+    def all(self) -> tuple[methods.Label, ...]:
+        """Every stored label."""
+        return tuple(self._label(key) for key in self._state.labels)
+
+    def _commit(self, lines: list[events.Event]) -> None:
+        if not self._engine.audit.commit(lines):
+            raise RpcError(
+                "unavailable", f"the audit log cannot be written: {self._engine.audit.broken}"
+            )
+        if lines:
+            self._engine.relabelled()
+
+    def _key(self, selector: Selector) -> Key:
+        """What a label is stored for: a name if that was given, else the uuid."""
+        domains = self.live(selector)
+        if selector.domid == 0 or any(domain.domid == 0 for domain in domains):
+            raise RpcError("denied", "domain 0 has the policy's bootstrap label, always")
+        if selector.kind == "name":
+            return "name", selector.value
+        if selector.kind == "uuid":
+            return "uuid", selector.value
+        if not domains:
+            raise RpcError("not_found", f"no domain {selector.value} runs")
+        uuid = domains[0].uuid
+        if uuid is None:
+            raise RpcError("not_found", f"domain {selector.value}: {domains[0].problem}")
+        return "uuid", uuid
+
+    def _label_of(self, domain: Domain) -> methods.Label:
+        keys: list[Key] = []
+        if domain.uuid is not None:
+            keys.append(("uuid", domain.uuid))
+        if domain.name is not None:
+            keys.append(("name", domain.name))
+        for key in keys:
+            if key in self._state.labels:
+                return self._label(key)
+        standing = self._engine.judge.standing(domain.domid)
+        return methods.Label(
+            bound_by=None,
+            uuid=domain.uuid,
+            name=None if domain.name is None else escape(domain.name),
+            label=standing.label,
+            policy=None,
+            ssidref=self._ssidref(standing.label),
+            domids=(domain.domid,),
+            status=cast("methods.DomainStatus", standing.word),
+            reason=standing.reason,
+        )
+
+    def _label(self, key: Key) -> methods.Label:
+        """One stored label (or, just removed, none) and the live domains it stands for."""
+        stored = self._state.labels.get(key)
+        bound, value = key
+        domains = [
+            domain
+            for domain in self._engine.mirror.domains.values()
+            if (domain.uuid if bound == "uuid" else domain.name) == value
+            and (bound == "uuid" or ("uuid", domain.uuid) not in self._state.labels)
+        ]
+        standing: Standing | None = None
+        if domains:
+            standing = self._engine.judge.standing(domains[0].domid)
+        label = None if stored is None else stored.label
+        known = self._ssidref(label) is not None
+        return methods.Label(
+            bound_by=None if stored is None else bound,
+            uuid=value if bound == "uuid" else None,
+            name=escape(value) if bound == "name" else None,
+            label=label,
+            policy=None if stored is None else stored.policy,
+            ssidref=self._ssidref(label),
+            domids=tuple(sorted(domain.domid for domain in domains)),
+            status=cast(
+                "methods.DomainStatus",
+                standing.word if standing else "labelled" if known else "unlabelled",
+            ),
+            reason=standing.reason if standing else "no domain it stands for is running",
+            set_by=None if stored is None else stored.subject,
+            set_at=None if stored is None else stored.t,
+        )
+
+    def _ssidref(self, label: str | None) -> int | None:
+        policy = self._engine.judge.policy
+        if policy is None or label is None or not policy.has_label(label):
+            return None
+        return policy.ssidref(label)

@@ -1,0 +1,243 @@
+"""`brokerd`: reads the configuration, opens the state, and runs until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+
+from broker.rpc.errors import RpcError
+from broker.rpc.local import SocketInUseError
+from broker.rpc.server import LocalServer
+from broker.service import events
+from broker.service.admin import BrokerAdmin
+from broker.service.audit import Audit
+from broker.service.budget import Budget
+from broker.service.config import EMBEDDED, Settings, load_settings
+from broker.service.engine import Engine
+from broker.service.freshness import check_freshness
+from broker.service.heartbeat import INTERVAL, Heartbeat
+from broker.service.policies import Policies, load_specs
+from broker.service.statedir import RefusedError, StateDir
+from broker.text.problems import ProblemsError
+from broker.xenstore import paths
+from broker.xenstore.errors import StoreError
+from broker.xenstore.session import StoreSession
+from broker.xenstore.store.server import StoreServer
+from broker.xenstore.store.store import EmbeddedStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IReactorFromThreads, IReactorTime, IReactorUNIX
+
+    from broker.xenstore.client import StoreConnection
+    from broker.xenstore.transport import Reactor
+
+
+class Brokerd:
+    """One broker, wired: state, engine, heartbeat, store session, RPC."""
+
+    log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Reactor, *, init: bool) -> None:
+        """Open the state and prepare everything; nothing is connected yet.
+
+        Raises:
+            RefusedError: the state will not do.
+            ProblemsError: the descriptions, or the policy that seeds an empty state, are not good.
+            OSError: something cannot be read or written.
+        """
+        self.refused: str | None = None
+        self.on_refused: Callable[[], object] = lambda: None
+        self._settings = settings
+        self._reactor = reactor
+        self._init = init
+        specs = load_specs(settings.specs)
+        self._statedir = StateDir(settings.state, init=init)
+        key = self._statedir.key
+        budget = Budget(settings.burst, settings.refill)
+        clock = cast("IReactorTime", reactor)
+        self.audit = Audit(self._statedir.journal, self._statedir.state, budget, clock)
+        self.engine = Engine(
+            self.audit, key, clock, adopt=settings.adopt_labels, check=self._check_store
+        )
+        self.engine.judge.specs = specs
+        self._policies = Policies(self.engine, self._statedir)
+        self._checked = False
+        self._public_key = key.public_key()
+        started = events.Started(time.time(), version("xen-policy-broker"), self._statedir.note)
+        if not self.audit.commit([started]):
+            raise RefusedError(f"the audit log cannot be written: {self.audit.broken}")
+        if not self._policies.restore() and settings.policy is not None:
+            self._seed(settings.policy)
+        self.heartbeat = Heartbeat(self.engine, self.audit, key)
+        self._beating = LoopingCall(self._beat)
+        self._beating.clock = reactor
+        self._embedded: StoreServer | None = None
+        address = settings.store
+        if address == EMBEDDED:
+            socket = settings.state / "store.sock"
+            self._embedded = StoreServer(
+                EmbeddedStore(),
+                str(socket),
+                cast("IReactorUNIX", reactor),
+                guest_sockets=str(settings.state / "store.d"),
+            )
+            address = f"unix:{socket}"
+        self.address = address
+        self._session = StoreSession(
+            address,
+            reactor,
+            on_connect=self._connected,
+            on_event=self.engine.event,
+            on_disconnect=self.engine.disconnected,
+        )
+        self.admin = BrokerAdmin(self.engine, self._policies, self.heartbeat, address)
+        self._rpc = LocalServer(
+            self.admin,
+            settings.socket,
+            cast("IReactorUNIX", reactor),
+            clock,
+        )
+
+    def start(self) -> None:
+        """Serve, connect, beat.
+
+        Raises:
+            OSError, CannotListenError, SocketInUseError: a socket cannot be made.
+        """
+        self._settings.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._embedded is not None:
+            self._embedded.start()
+        self._rpc.start()
+        self._session.startService()
+        self._beating.start(INTERVAL, now=False)
+
+    async def stop(self) -> None:
+        """Stop cleanly: every record and every gate stays as it is."""
+        engine = self.engine
+        if self._beating.running:
+            self._beating.stop()
+        await self._rpc.stop()
+        connection = engine.connection
+        engine.phase = "stopped"
+        if connection is not None and self.refused is None:
+            try:
+                await connection.write(paths.STATE, b"stopped")
+            except StoreError as error:
+                self.log.warn("the store does not know that the broker stopped: {e}", e=error)
+        await self._session.stopService()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        self.audit.note(events.Stopped(time.time()))
+        self.audit.flush()
+        self._statedir.close()
+
+    def reload(self) -> None:
+        """SIGHUP: load the configured policy file, as `policy.load` would."""
+        path = self._settings.policy
+        if path is None:
+            self.log.error("SIGHUP: no policy file is configured")
+            return
+        try:
+            change = self._policies.load(path.read_bytes(), str(path), "signal SIGHUP")
+        except (RpcError, OSError) as error:
+            problems = getattr(error, "problems", ())
+            self.audit.failed("\n".join([f"SIGHUP: the policy in force stays: {error}", *problems]))
+            return
+        self.log.info(
+            "SIGHUP: policy {name} {version} is in force",
+            name=change.policy.name,
+            version=change.policy.version,
+        )
+        announcing = Deferred.fromCoroutine(self.engine.announce())
+        announcing.addErrback(lambda failure: failure.trap(StoreError) and None)
+
+    def _seed(self, path: Path) -> None:
+        try:
+            change = self._policies.load(path.read_bytes(), str(path), "the first start")
+        except RpcError as error:
+            lines = "\n".join(error.problems)
+            raise RefusedError(f"{error}\n{lines}".rstrip()) from None
+        self.log.info("policy {name} seeds the empty state", name=change.policy.name)
+
+    async def _connected(self, connection: StoreConnection) -> None:
+        await self.engine.connected(connection)
+        await self.heartbeat.beat()
+        self.log.info("enforcing on {address}", address=self.address)
+
+    async def _check_store(self, connection: StoreConnection) -> None:
+        """Once, before anything is published: is the state as new as what is?"""
+        if self._checked:
+            return
+        try:
+            await check_freshness(
+                connection, self.engine.mirror, self.audit, self._public_key, init=self._init
+            )
+        except RefusedError as error:
+            self.refused = str(error)
+            self._reactor.callLater(0, self.on_refused)
+            raise StoreError("EPERM", "the state is refused") from None
+        self._checked = True
+
+    def _beat(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.heartbeat.beat())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run brokerd: 0 after a clean stop, 1 if the state is refused, 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="brokerd", description="Decide which domains may be connected to whom."
+    )
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--store", metavar="unix:PATH|xenbus|embedded")
+    parser.add_argument("--state", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--init",
+        action="store_true",
+        help="make a new state, or accept one that is lost, corrupt or older than what is "
+        "published",
+    )
+    options = parser.parse_args(arguments)
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
+    reactor = cast("Reactor", _reactor)
+    try:
+        settings = load_settings(options.config, store=options.store, state=options.state)
+        brokerd = Brokerd(settings, reactor, init=options.init)
+        brokerd.start()
+    except RefusedError as error:
+        sys.stderr.write(f"brokerd: refused to start: {error}\n")
+        return 1
+    except (ProblemsError, OSError, CannotListenError, SocketInUseError) as error:
+        sys.stderr.write(
+            f"{error}\n" if isinstance(error, ProblemsError) else f"brokerd: {error}\n"
+        )
+        return 2
+    brokerd.on_refused = _reactor.stop
+    threads = cast("IReactorFromThreads", _reactor)
+    signal.signal(signal.SIGHUP, lambda *_: threads.callFromThread(brokerd.reload))
+    _reactor.addSystemEventTrigger(
+        "before", "shutdown", lambda: maybeDeferred(lambda: Deferred.fromCoroutine(brokerd.stop()))
+    )
+    sys.stderr.write(f"brokerd: store {brokerd.address}, state {settings.state}\n")
+    sys.stderr.flush()
+    _reactor.run()
+    if brokerd.refused is not None:
+        sys.stderr.write(f"brokerd: refused to go on: {brokerd.refused}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

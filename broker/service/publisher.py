@@ -1,0 +1,183 @@
+"""Writing to the store: decision records first, what is for people after, all of it pipelined.
+
+Nothing here decides. On a real host the nodes are made by dom0's helper, and the broker may only
+write those it was given: a node that is missing or closed to it is tried again when an event
+shows it, and now and then besides. Where the broker is privileged it makes the nodes itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from broker.service.dirty import SECURITY_KEYS
+from broker.text.escape import escape
+from broker.xenstore import paths
+from broker.xenstore.errors import ConnectionLostError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from broker.core.channels import Standing
+    from broker.core.policy import Policy
+    from broker.service.mirror import Device, Domain
+    from broker.service.state import State
+    from broker.xenstore.client import StoreConnection
+
+MAX_SHOWN: Final = 400
+"""Characters of a reason shown in `/vm`; the whole is in the record."""
+
+
+class Publisher:
+    """Writes through one connection; made anew for each."""
+
+    def __init__(self, connection: StoreConnection) -> None:
+        self._store = connection
+        self._prepared: set[int] = set()
+        self.privileged = False
+
+    async def begin(self) -> None:
+        """Find out whether this connection may make nodes, and make those above all others.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        try:
+            await self._store.mkdir(paths.ROOT)
+            await self._store.set_perms(paths.ROOT, await self._store.get_perms(paths.ROOT))
+        except ConnectionLostError:
+            raise
+        except StoreError:
+            self.privileged = False
+        else:
+            self.privileged = True
+
+    async def records(self, items: Sequence[tuple[Device, bytes]]) -> list[StoreError | None]:
+        """Publish records; for each, None or why the store did not take it.
+
+        Raises:
+            ConnectionLostError: the connection ended; whether they were taken is unknown.
+        """
+        if self.privileged:
+            for device, _ in items:
+                if device.backend is not None and device.backend not in self._prepared:
+                    await self._prepare(device.backend)
+        return await self._store.write_many([(device.path, text) for device, text in items])
+
+    async def _prepare(self, backend: int) -> None:
+        """Make one backend domain's directories: records for it to read, reports to write.
+
+        Nodes made below inherit these permissions. What exists already is left as it is.
+        """
+        self._prepared.add(backend)
+        reader = () if backend == 0 else (f"r{backend}",)
+        writer = () if backend == 0 else (f"b{backend}",)
+        for path, others in (
+            (f"{paths.DECISIONS}/{backend}", reader),
+            (f"{paths.REPORTS}/{backend}", writer),
+        ):
+            try:
+                (listing,) = await self._store.directory_many([path])
+                if not isinstance(listing, list):
+                    await self._store.mkdir(path)
+                    await self._store.set_perms(path, ("n0", *others))
+            except ConnectionLostError:
+                raise
+            except StoreError:
+                self._prepared.discard(backend)
+
+    async def remove(self, channels: Iterable[paths.Channel]) -> None:
+        """Remove the records of channels that are gone, if they are ours to remove.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        if self.privileged:
+            await self._store.rm_many([paths.decision_path(channel) for channel in channels])
+
+    async def write(self, path: str, value: bytes) -> bool:
+        """Write one node of the broker's own; whether the store took it.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        (answer,) = await self._store.write_many([(path, value)])
+        return answer is None
+
+    async def show(
+        self,
+        domains: Iterable[Domain],
+        devices: Iterable[Device],
+        wanted: Wanted,
+    ) -> list[tuple[str, str]]:
+        """Bring what people see in `/vm` up to date.
+
+        Answers what others had written: each path, and what it held, escaped.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        writes: list[tuple[str, bytes]] = []
+        targets: list[tuple[Domain | None, Device | None, str]] = []
+        foreign: list[tuple[str, str]] = []
+        for domain in domains:
+            if domain.uuid is None:
+                continue
+            security = paths.security_dir(domain.uuid)
+            for key, value in wanted.security(domain).items():
+                held = domain.security.get(key)
+                if (held or b"") == value:
+                    domain.written[key] = value
+                    continue
+                if held and held != domain.written.get(key):
+                    foreign.append((f"{security}/{key}", escape(held, 100)))
+                writes.append((f"{security}/{key}", value))
+                targets.append((domain, None, key))
+        for device in devices:
+            value = wanted.verdict(device)
+            if device.display_path and value and device.shown != value:
+                writes.append((device.display_path, value))
+                targets.append((None, device, ""))
+        answers = await self._store.write_many(writes)
+        for target, (_, value), answer in zip(targets, writes, answers, strict=True):
+            shown, verdict, key = target
+            if answer is not None:
+                continue  # tried again when an event shows the node
+            if shown is not None:
+                shown.security[key] = shown.written[key] = value
+            if verdict is not None:
+                verdict.shown = value
+        return foreign
+
+
+class Wanted:
+    """What people should see."""
+
+    def __init__(self, policy: Policy | None, standings: dict[int, Standing], state: State) -> None:
+        self._policy = policy
+        self._standings = standings
+        self._state = state
+
+    def security(self, domain: Domain) -> dict[str, bytes]:
+        """The nodes below `/vm/<uuid>/security` for one domain; empty stands for none."""
+        standing = self._standings.get(domain.domid)
+        if standing is None or standing.shadow:
+            return {}
+        policy = self._policy
+        label = standing.label
+        if policy is None or label is None:
+            values = ("", "", "")
+        else:
+            values = (label, policy.name, str(policy.ssidref(label)))
+        texts = (*values, escape(str(standing), MAX_SHOWN))
+        return {k: v.encode("utf-8") for k, v in zip(SECURITY_KEYS, texts, strict=True)}
+
+    def verdict(self, device: Device) -> bytes:
+        """The node below `/vm/<uuid>/security/channel` for one device."""
+        standing = self._standings.get(device.domid)
+        if standing is not None and standing.shadow:
+            return b""
+        entry = self._state.ledger.get(device.path)
+        if entry is None:
+            return f"deny {escape(device.problem, MAX_SHOWN)}".encode() if device.problem else b""
+        reason = escape(entry.decision.reason, MAX_SHOWN)
+        return f"{entry.decision.verdict} {reason}".encode().rstrip()

@@ -1,0 +1,108 @@
+"""Channels as administrators see them: what was decided, why, and what is enforced."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+from broker.core.channels import parse_nonce
+from broker.core.record import RecordError, decode_value
+from broker.rpc import methods
+from broker.service.policies import summary
+from broker.text.escape import escape
+
+if TYPE_CHECKING:
+    from broker.core.plan import Entry
+    from broker.service.decider import Told
+    from broker.service.engine import Engine
+    from broker.service.mirror import Device
+
+Enforced = Literal["open", "closed", "suspended", "failed"]
+
+_ENFORCED: Final = re.compile(
+    r"(open|closed|suspended|failed) seq=(-|0|[1-9][0-9]{0,17}) "
+    r"nonce=[^ ]{1,64} reason=([^ ]{1,1000})"
+)
+
+
+class ChannelViews:
+    """Channels of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def channel(self, device: Device) -> methods.Channel:
+        """One channel; what was never published is judged as it would be."""
+        engine = self._engine
+        entry = engine.state.ledger.get(device.path)
+        decision = engine.judge.judge(device).decision if entry is None else entry.decision
+        domain = engine.mirror.domains.get(device.domid)
+        name = None if domain is None or domain.name is None else escape(domain.name)
+        return methods.Channel(
+            device_class=device.device_class,
+            frontend=device.domid,
+            backend=-1 if device.backend is None else device.backend,
+            device=device.device,
+            frontend_name=name,
+            frontend_label=decision.labels[0],
+            backend_label=decision.labels[1],
+            resource=decision.resource,
+            verdict=decision.verdict,
+            reason=decision.reason,
+            seq=None if entry is None else entry.seq,
+            nonce_known=parse_nonce(device.untrusted_nonce) is not None,
+            enforced=_enforced(device.untrusted_enforced),
+        )
+
+    def explain(self, device: Device) -> methods.Explanation:
+        """Why a channel is decided as it is: by the evaluator that decides."""
+        engine = self._engine
+        decision = engine.judge.judge(device).decision
+        policy = engine.judge.policy
+        frontend, backend = decision.labels
+        reasons: tuple[methods.Reason, ...] = ()
+        if policy is not None and frontend and backend and decision.spec:
+            mode = "r" if device.keys.get("mode") == b"r" else "w"
+            verdict = policy.explain(
+                device.device_class, frontend, backend, decision.resource, mode
+            )
+            reasons = tuple(
+                methods.Reason(rule=it.rule, text=it.text, where=it.where) for it in verdict.reasons
+            )
+        texts = [reason.text for reason in reasons]
+        if decision.reason != "; ".join(texts):
+            reasons = (methods.Reason(rule="broker", text=decision.reason, where=""), *reasons)
+        return methods.Explanation(
+            channel=self.channel(device),
+            reasons=reasons,
+            inputs={key: escape(value) for key, value in device.inputs.items()},
+            policy=None if policy is None else summary(policy),
+            spec=decision.spec,
+            published=None if not device.published else escape(device.published, 4096),
+        )
+
+    def event(self, event: Told, device: Device, before: Entry | None) -> methods.Decision:
+        """One event of a watch."""
+        return methods.Decision(
+            time=time.time(),
+            event=event,
+            previous=None if before is None else before.decision.verdict,
+            channel=self.channel(device),
+        )
+
+
+def _enforced(untrusted_text: bytes | None) -> methods.Reported | None:
+    """An agent's report, if it is one."""
+    match = _ENFORCED.fullmatch((untrusted_text or b"").decode("latin-1"))
+    if match is None:
+        return None
+    try:
+        reason = decode_value(match[3]) or ""
+    except RecordError:
+        return None
+    return methods.Reported(
+        state=cast("Enforced", match[1]),
+        seq=None if match[2] == "-" else int(match[2]),
+        reason=escape(reason),
+    )
