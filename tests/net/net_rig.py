@@ -16,6 +16,7 @@ import struct
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 OBSERVER = "observer"
@@ -44,6 +45,10 @@ class Namespace:
 
     def listing(self, *what):
         return run(["ip", "netns", "exec", self.name, "nft", "-n", "list", *what])
+
+    def sysctl(self, path, value):
+        with self.entered():
+            Path("/proc/sys/net", path).write_text(value, encoding="ascii")
 
     @contextmanager
     def entered(self):
@@ -120,9 +125,9 @@ class Net:
         numbers = range(start, start + len(names))
         lines = []
         for name, number in zip(names, numbers, strict=True):
+            peer = f"peer name g{name} address {mac(number)} netns {self.guests.name}"
             lines += [
-                f"link add {name} type veth peer name g{name} address {mac(number)} "
-                f"netns {self.guests.name}",
+                f"link add {name} type veth {peer}",
                 f"link set {name} addrgenmode none" + (f" master {bridge}" if bridge else ""),
                 *([f"link set {name} up"] if up else []),
             ]

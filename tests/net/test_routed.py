@@ -1,0 +1,131 @@
+"""Ports that dom0 routes for (vif-route): the inet and arp tables, with the same classes."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from net_rig import arp, ethernet, ipv4, ipv6, mac, marker
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def routed(labelled):
+    """Three routed guests; dom0 has a fixed neighbour entry for each."""
+    rig = labelled()
+    guests = rig.net.add("vif1.0", "vif2.0", "vif3.0", bridge=None)
+    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        rig.net.host.sysctl(path, "1")
+    for n, guest in enumerate(guests, 1):
+        rig.net.host.ip(
+            f"link set {guest.port} address {mac(100 + n)}",
+            f"addr add 10.{n}.0.100/24 dev {guest.port}",
+            f"addr add fd0{n}::100/64 dev {guest.port} nodad",
+            f"neigh add 10.{n}.0.1 lladdr {guest.mac} dev {guest.port}",
+            f"neigh add fd0{n}::1 lladdr {guest.mac} dev {guest.port}",
+        )
+    return rig, guests
+
+
+def packet(family, sender, receiver):
+    data = marker(sender, receiver, 0)
+    if family == "ipv4":
+        return 0x0800, ipv4(1, 0, data, target=bytes((10, receiver, 0, 1))), data
+    to = bytes.fromhex(f"fd0{receiver}" + "00" * 13 + "01")
+    return 0x86DD, ipv6(1, 0, data, target=to), data
+
+
+def passes(guests, family, sender, receiver, timeout):
+    ethertype, content, data = packet(family, sender, receiver)
+    guest = guests[receiver - 1]
+    guest.socket.settimeout(timeout)
+    guests[sender - 1].send(ethernet(mac(100 + sender), guests[sender - 1].mac, ethertype, content))
+    try:
+        while data not in guest.socket.recv(2048):
+            pass
+    except TimeoutError:
+        return False
+    finally:
+        guest.socket.setblocking(False)
+    return True
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_routed_packets_pass_exactly_between_classes_that_may(routed, family):
+    rig, guests = routed
+    assert passes(guests, family, 1, 3, 5), "the bed itself routes"
+    ports = [rig.port(g, n, bridge=None) for n, g in enumerate(guests, 1)]
+    rig.enforcer.start(rig.target(ports, {(1, 2), (2, 1)}))
+    assert passes(guests, family, 1, 2, 5)
+    assert passes(guests, family, 2, 1, 5)
+    assert not passes(guests, family, 1, 3, 0.2)
+    assert not passes(guests, family, 3, 2, 0.2)
+    assert rig.alarms == []
+
+
+def test_a_routed_vif_without_a_class_is_closed(routed):
+    rig, guests = routed
+    ports = [rig.port(g, 1, bridge=None) for g in guests[:2]]
+    rig.enforcer.start(rig.target(ports, {(1, 1)}))
+    assert passes(guests, "ipv4", 1, 2, 5)
+    assert not passes(guests, "ipv4", 3, 2, 0.2)
+    assert not passes(guests, "ipv4", 1, 3, 0.2)
+
+
+def asks(guest, n, timeout=0.3):
+    guest.socket.settimeout(timeout)
+    body = bytearray(arp(1, 0, b""))
+    body[14:18], body[24:28] = bytes((10, n, 0, 1)), bytes((10, n, 0, 100))
+    guest.send(ethernet("ff:ff:ff:ff:ff:ff", guest.mac, 0x0806, bytes(body)))
+    try:
+        while guest.socket.recv(2048)[20:22] != b"\0\2":
+            pass
+    except TimeoutError:
+        return False
+    finally:
+        guest.socket.setblocking(False)
+    return True
+
+
+def test_a_routed_port_finds_its_gateway_and_nothing_else_of_dom0(routed):
+    rig, guests = routed
+    ports = [rig.port(guests[0], 1, bridge=None), rig.port(guests[1], 1, host=True, bridge=None)]
+    rig.enforcer.start(rig.target(ports, {(1, 1)}))
+    assert asks(guests[0], 1)
+    assert not asks(guests[2], 3), "no class, not even ARP"
+    assert not pings(guests[0], 1, 0.2)
+    assert pings(guests[1], 2, 5)
+
+
+def pings(guest, n, timeout):
+    """Whether dom0's address answers the guest's echo request."""
+    guest.socket.settimeout(timeout)
+    echo = struct.pack(">BBHHH", 8, 0, 0xF7FF - 1, 1, 0)
+    echo = echo[:2] + struct.pack(">H", ~(0x0800 + 1) & 0xFFFF) + echo[4:]
+    content = bytearray(ipv4(1, 0, b"", target=bytes((10, n, 0, 100)))[:20])
+    content[2:4], content[9], content[10:12] = struct.pack(">H", 28), 1, b"\0\0"
+    content[12:16] = bytes((10, n, 0, 1))
+    total = sum(struct.unpack(">10H", content))
+    content[10:12] = struct.pack(">H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF)
+    guest.send(ethernet(mac(100 + n), guest.mac, 0x0800, bytes(content) + echo))
+    try:
+        while (frame := guest.socket.recv(2048))[12:14] != b"\x08\0" or frame[34] != 0:
+            pass
+    except TimeoutError:
+        return False
+    finally:
+        guest.socket.setblocking(False)
+    return True
+
+
+def test_pairs_reach_the_routing_table_with_the_first_routed_port(routed):
+    rig, guests = routed
+    rig.enforcer.start(rig.target([], {(1, 1)}))
+    assert not passes(guests, "ipv4", 1, 2, 0.2)
+    for guest in guests[:2]:
+        rig.enforcer.put(rig.port(guest, 1, bridge=None))
+    assert passes(guests, "ipv4", 1, 2, 5)
+    rig.enforcer.remove(guests[1].index)
+    assert not passes(guests, "ipv4", 1, 2, 0.2)
+    assert rig.alarms == []
