@@ -181,6 +181,19 @@ class NodeOperations:
                 self._changed(view, one, exact=one != path)
             view.remove(one)
 
+    def remove_owned(self, domid: int) -> None:
+        """Remove every node of a dead domain, with all below it; what must stay is domain 0's."""
+        tree = self._store.tree
+        for path in tree.owned_by(domid):
+            node = tree.get(path)
+            if node is None:
+                continue
+            if path == "/" or path.startswith("@"):
+                owner = node.permissions[0]._replace(domid=0)
+                tree.set_permissions(path, (owner, *node.permissions[1:]))
+            else:
+                self.remove(tree, path)
+
     def seen_now(self, view: View, event: Event) -> Event:
         """The event with, added, the permissions that now let its path be known."""
         node = view.get(event.path)

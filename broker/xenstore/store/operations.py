@@ -113,6 +113,10 @@ class Operations:
         del connection.transactions[number]
         try:
             if payload == b"T\0":
+                if not connection.privileged:
+                    domid = connection.domid
+                    owned = self._store.tree.count_owned(domid)
+                    self._store.quotas.check_commit(owned, transaction.count_owned(domid))
                 for event in transaction.commit().values():
                     self._store.fire(self._nodes.seen_now(self._store.tree, event))
         finally:
@@ -171,9 +175,7 @@ class Operations:
             raise error_for("EINVAL", "domain 0 stays")
         self._store.domains.introduced(domid)
         self._store.disconnect(domid)
-        for path in self._store.tree.owned_by(domid):
-            if self._store.tree.get(path) is not None:
-                self._nodes.remove(self._store.tree, path)
+        self._nodes.remove_owned(domid)
         self._store.domains.end(domid)
         self._store.on_domain(domid, False)  # noqa: FBT003 - the callback's second word
         self._fire_special("@releaseDomain")

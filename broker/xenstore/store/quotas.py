@@ -35,6 +35,11 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
         if owned >= self.nodes:
             raise error_for("ENOSPC", f"the domain owns {owned} nodes already")
 
+    def check_commit(self, before: int, after: int) -> None:
+        """Whether a transaction may bring a domain's nodes to `after`; QuotaError if not."""
+        if after > max(before, self.nodes):
+            raise error_for("ENOSPC", f"the domain would own {after} nodes")
+
     def check_size(self, node: Node, value: bytes, extra_names: int = 0) -> None:
         """Whether `node` may hold `value` and so many more bytes of names; QuotaError if not."""
         permissions = len(node.permissions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.xenstore import wire
-from broker.xenstore.errors import StoreError, error_for
+from broker.xenstore.errors import ConnectionLostError, StoreError
 from broker.xenstore.store.connections import Connection
 from broker.xenstore.store.domains import Domains
 from broker.xenstore.store.local import LocalConnection
@@ -79,10 +79,11 @@ class EmbeddedStore:
         """Carry out one request: the reply's payload.
 
         Raises:
+            ConnectionLostError: the connection has been ended.
             StoreError: the request is refused.
         """
         if not self.is_open(connection):
-            raise error_for("EPIPE", "the store has ended the connection")
+            raise ConnectionLostError("the store has ended the connection")
         return self._operations.perform(connection, op, transaction, payload)
 
     def wake(self) -> None:

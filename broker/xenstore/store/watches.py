@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from broker.xenstore import wire
 from broker.xenstore.errors import error_for
 
 if TYPE_CHECKING:
@@ -45,10 +46,14 @@ class Watch(NamedTuple):
     prefix: str | None
 
     def fire(self, path: str) -> None:
-        """Tell the watcher of a change at `path`, named as the watch names paths."""
+        """Tell the watcher of a change at `path`, named as the watch names paths.
+
+        As C xenstored: an event that no frame can hold is dropped.
+        """
         if self.prefix is not None:
             path = path[len(self.prefix) :].removeprefix("/")
-        self.watcher.deliver(path, self.token)
+        if len(path) + len(self.token) + 2 <= wire.MAX_PAYLOAD:
+            self.watcher.deliver(path, self.token)
 
 
 class Watches:
