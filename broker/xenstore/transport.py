@@ -34,7 +34,8 @@ def connect(reactor: Reactor, address: str, protocol: _P) -> defer.Deferred[_P]:
     """Join `protocol` to the store at `address`.
 
     Errbacks with `ConnectError` or `OSError` if nobody answers there, `ValueError` if the
-    address is of no known form.
+    address is of no known form. oxenstored, whose queue holds one connect, looks like nobody
+    when a second comes before it has accepted the first: try again.
     """
     kind, _, path = address.partition(":")
     if kind == "xenbus":
