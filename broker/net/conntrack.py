@@ -26,25 +26,32 @@ _DESTINATIONS: Final = (2, 4)
 """CTA_IP_V4_*, CTA_IP_V6_*."""
 
 
-def cut(unwanted: Callable[[str, str], bool]) -> int:
-    """Delete every entry from `a` to `b` with `unwanted(a, b)`; answers how many.
+class Conntrack:
+    """The entries of the network namespace this is made in."""
 
-    Raises:
-        NetError: conntrack cannot be listed, or an entry not deleted.
-    """
-    socket = netlink.NetlinkSocket(netlink.NETFILTER)
-    try:
-        found = list(_unwanted(socket, unwanted))
-        for request in found:
-            try:
-                socket.ask(_DELETE, netlink.ACK, request)
-            except FileNotFoundError:
-                continue  # it ended by itself
-    except OSError as error:
-        raise NetError(f"conntrack entries cannot be cut: {error}") from error
-    finally:
-        socket.close()
-    return len(found)
+    def __init__(self) -> None:
+        self._socket = netlink.NetlinkSocket(netlink.NETFILTER)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def cut(self, unwanted: Callable[[str, str], bool]) -> int:
+        """Delete every entry from `a` to `b` with `unwanted(a, b)`; answers how many.
+
+        Raises:
+            NetError: conntrack cannot be listed, or an entry not deleted.
+        """
+        try:
+            found = list(_unwanted(self._socket, unwanted))
+            for request in found:
+                try:
+                    self._socket.ask(_DELETE, netlink.ACK, request)
+                except FileNotFoundError:
+                    continue  # it ended by itself
+        except OSError as error:
+            raise NetError(f"conntrack entries cannot be cut: {error}") from error
+        return len(found)
 
 
 def _unwanted(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker.net import conntrack
+from broker.net.conntrack import Conntrack
 from broker.net.libnftables import TransactionError
 from broker.net.model import NetError, Port, Target
 from broker.net.ruleset import (
@@ -60,6 +60,7 @@ class PortEnforcer:
         self._readback = readback
         self._abilities = abilities
         self._alarm = alarm
+        self._conntrack = Conntrack()
         self._target = Target()
         self._content: Content = {}
         self._digest = ""
@@ -236,7 +237,7 @@ class PortEnforcer:
             )
 
         try:
-            conntrack.cut(unwanted)
+            self._conntrack.cut(unwanted)
         except NetError as error:
             self._alarm(str(error))
 

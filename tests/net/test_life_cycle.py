@@ -1,0 +1,275 @@
+"""Ports that come, go, are renamed and come again; policies that change; tables that are broken."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from net_rig import OBSERVER, all_frames, delivered, expected, found_marker, frame_for, run, teach
+
+from broker.net.libnftables import Libnftables, TransactionError
+from broker.net.model import NetError
+from broker.net.readback import Readback
+from broker.net.tables import BRIDGE, FAMILIES
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def bed(labelled):
+    """Two red guests and an observer, in force."""
+    rig = labelled()
+    one, two = rig.net.add("vif1.0", "vif2.0")
+    (observer,) = rig.net.add(OBSERVER)
+    ports = [rig.port(one, 1), rig.port(two, 1), rig.port(observer, 9)]
+    pairs = {(1, 1), (1, 9), (9, 1), (9, 9)}
+    rig.enforcer.start(rig.target(ports, pairs))
+    return rig, one, two, observer
+
+
+def reached(rig, guests, observer):
+    return {(a, b) for _, a, b in delivered(guests, observer, all_frames(guests[:2]))}
+
+
+def markers(guest):
+    return [mark for frame in guest.received() if (mark := found_marker(frame))]
+
+
+def test_a_port_that_comes_again_under_the_same_name_is_closed(bed):
+    rig, one, two, observer = bed
+    for _ in range(10):
+        rig.net.host.ip(f"link del {two.port}")
+        two.socket.close()
+        (two,) = rig.net.add("vif2.0")
+        one.send(frame_for("odd broadcast", one))
+        two.send(frame_for("odd broadcast", two))
+        delivered([one], observer, [(one, frame_for("odd broadcast", one))])
+        assert markers(two) == []
+        assert {sender for sender, _, _ in markers(observer)} <= {one.number}
+    rig.enforcer.put(rig.port(two, 1))
+    teach([one, two])
+    assert (one.number, two.number) in reached(rig, [one, two], observer)
+
+
+def test_a_name_taken_over_by_a_rename_gives_nothing(bed):
+    rig, one, two, observer = bed
+    (thief,) = rig.net.add("thief")
+    rig.net.host.ip(
+        "link set vif2.0 down", "link set vif2.0 name gone", "link set gone up",
+        "link set thief down", "link set thief name vif2.0", "link set vif2.0 up",
+    )  # fmt: skip
+    thief.send(frame_for("odd broadcast", thief))
+    seen = delivered([one, two, thief], observer, [(one, frame_for("odd broadcast", one))])
+    ends = {(sender, receiver) for _, sender, receiver in seen}
+    assert ends == {(one.number, two.number), (one.number, observer.number)}
+
+
+def test_a_port_is_closed_before_it_has_a_class_and_after(bed):
+    rig, one, two, observer = bed
+    teach([one, two])
+    rig.enforcer.remove(two.index)
+    one.send(frame_for("ipv4", one, two))
+    two.send(frame_for("ipv4", two, one))
+    assert {b for _, b in _without_sentinel(one, two, observer)} == {observer.number}
+    rig.enforcer.put(rig.port(two, 1))
+    teach([one, two])
+    assert (two.number, one.number) in reached(rig, [one, two], observer)
+
+
+def _without_sentinel(one, two, observer):
+    seen = delivered([one, two], observer, [(one, frame_for("odd broadcast", one))])
+    return {(a, b) for _, a, b in seen}
+
+
+def test_a_relabelled_port_changes_peers_without_losing_its_place(bed):
+    rig, one, two, observer = bed
+    teach([one, two])
+    rig.enforcer.update(
+        rig.target(
+            [rig.port(one, 1), rig.port(two, 2), rig.port(observer, 9)],
+            {(1, 1), (2, 9), (9, 2), (1, 9), (9, 1)},
+        )
+    )
+    assert reached(rig, [one, two], observer) == {(g.number, observer.number) for g in (one, two)}
+    rig.enforcer.put(rig.port(two, 1))
+    assert (one.number, two.number) in reached(rig, [one, two], observer)
+
+
+def test_pairs_revoked_and_granted_in_one_change(bed):
+    rig, one, two, observer = bed
+    teach([one, two])
+    ports = list(rig.enforcer.target.ports.values())
+    rig.enforcer.update(rig.target(ports, {(1, 9), (9, 1)}))
+    assert reached(rig, [one, two], observer) == {(g.number, observer.number) for g in (one, two)}
+    rig.enforcer.update(rig.target(ports, {(1, 9), (9, 1), (1, 1)}), during=frozenset({(1, 9)}))
+    guests = [one, two]
+    seen = {(a, b) for a, b in reached(rig, guests, observer) if b != observer.number}
+    assert seen == {(one.number, two.number), (two.number, one.number)}
+    assert rig.alarms == []
+
+
+def test_starting_again_takes_over_and_closes_what_it_is_not_told(bed):
+    rig, one, two, observer = bed
+    assert rig.enforcer.numbers_in_kernel() == {1, 9}
+    rig.enforcer.start(rig.target([rig.port(one, 1), rig.port(observer, 9)], {(1, 1), (1, 9)}))
+    assert _without_sentinel(one, two, observer) == {(one.number, observer.number)}
+
+
+def test_stopping_leaves_everything_as_it_is(bed):
+    rig, *_ = bed
+    before = rig.net.host.listing("ruleset")
+    rig.enforcer = None
+    assert rig.net.host.listing("ruleset") == before
+
+
+BREAKAGES = {
+    "flush ruleset": "flush ruleset",
+    "table gone": f"delete table bridge {BRIDGE}",
+    "chain flushed": f"flush chain bridge {BRIDGE} forward",
+    "rule added": f"insert rule bridge {BRIDGE} forward accept",
+    "policy accepts": f"add chain bridge {BRIDGE} forward {{ policy accept; }}",
+    "element added": f"add element bridge {BRIDGE} pairs {{ 0x58420005 . 5842:5 }}",
+    "element gone": f"delete element bridge {BRIDGE} pairs {{ 0x58420001 . 5842:1 }}",
+    "table dormant": f"add table bridge {BRIDGE} {{ flags dormant; }}",
+    "port added": "add element bridge xpb_bridge ports { 4242 }",
+    "inet flushed": "flush table inet xpb_inet",
+    "arp gone": "delete table arp xpb_arp",
+}
+
+
+@pytest.mark.parametrize("what", BREAKAGES)
+def test_what_somebody_else_breaks_is_noticed_and_repaired(bed, what):
+    rig, one, two, observer = bed
+    assert rig.enforcer.check()
+    assert rig.alarms == []
+    rig.net.host.nft(BREAKAGES[what])
+    assert not rig.enforcer.check()
+    assert len(rig.alarms) == 2
+    assert rig.enforcer.check()
+    teach([one, two])
+    assert (one.number, two.number) in reached(rig, [one, two], observer)
+
+
+def test_a_change_on_broken_tables_writes_everything_anew(bed):
+    rig, one, two, observer = bed
+    rig.net.host.nft("flush ruleset")
+    rig.enforcer.remove(two.index)
+    assert rig.alarms
+    assert rig.enforcer.check()
+    assert _without_sentinel(one, two, observer) == {(one.number, observer.number)}
+
+
+def test_an_element_lost_without_notice_is_found_by_the_next_change_of_it(bed):
+    rig, _, two, _ = bed
+    rig.net.host.nft(f"delete element bridge {BRIDGE} sender {{ {two.index} }}")
+    rig.enforcer.put(rig.port(two, 9))
+    assert rig.alarms
+    assert rig.enforcer.check()
+
+
+class Refusing:
+    """A transactor that refuses from some call on, or claims to have done what it has not."""
+
+    def __init__(self, inner, *, lies):
+        self.inner, self.lies = inner, lies
+
+    def run(self, commands):
+        if not self.lies:
+            raise TransactionError("refused")
+
+    def close(self):
+        self.inner.close()
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_change_that_is_not_in_force_is_never_taken_for_one(bed, lies):
+    rig, one, two, observer = bed
+    (three,) = rig.net.add("vif3.0")
+    honest = rig.enforcer._nft
+    rig.enforcer._nft = Refusing(honest, lies=lies)
+    with pytest.raises(NetError):
+        rig.enforcer.put(rig.port(three, 1))
+    assert three.index not in rig.enforcer.target.ports
+    rig.enforcer._nft = honest
+    rig.enforcer.check()
+    one.send(frame_for("odd broadcast", one))
+    _without_sentinel(one, two, observer)
+    assert markers(three) == [], "a later repair must not open what was refused"
+
+
+def test_foreign_tables_are_never_touched(labelled):
+    rig = labelled()
+    foreign = """
+        table bridge filter {
+          set xpb_bridge { type ether_addr; elements = { 02:00:00:00:00:09 }; }
+          chain forward { type filter hook forward priority 0; ether saddr @xpb_bridge drop; }
+        }
+        table inet xpb { chain input { type filter hook input priority 0; policy accept; }; }
+        table ip nat { chain out { type nat hook postrouting priority 100; masquerade; }; }
+    """
+    rig.net.host.nft(foreign)
+    before = rig.net.host.listing("ruleset")
+    (guest,) = rig.net.add("vif1.0")
+    rig.enforcer.start(rig.target([rig.port(guest, 1)], {(1, 1)}))
+    rig.enforcer.remove(guest.index)
+    rig.net.host.nft(f"delete table bridge {BRIDGE}")
+    assert not rig.enforcer.check()
+    for table, family in FAMILIES.items():
+        rig.net.host.nft(f"delete table {family} {table}")
+    assert rig.net.host.listing("ruleset") == before
+
+
+def test_conntrack_entries_of_a_revoked_pair_are_cut(bed):
+    if subprocess.run(["which", "conntrack"], capture_output=True, check=False).returncode:
+        pytest.fail("needs the package conntrack")
+    rig, one, two, observer = bed
+    ports = [
+        rig.port(one, 1, ips=("10.0.0.1",)),
+        rig.port(two, 2, ips=("10.0.0.2",)),
+        rig.port(observer, 9, ips=("10.0.0.9",)),
+    ]
+    rig.enforcer.update(rig.target(ports, {(1, 2), (2, 1), (1, 9), (9, 1)}))
+    for target in ("10.0.0.2", "10.0.0.9", "10.0.0.77"):
+        run([
+            "ip", "netns", "exec", rig.net.host.name, "conntrack", "-I", "-s", "10.0.0.1",
+            "-d", target, "-p", "udp", "--sport", "5", "--dport", "6", "-t", "300",
+        ])  # fmt: skip
+    assert entries(rig) == {"10.0.0.2", "10.0.0.9", "10.0.0.77"}
+    rig.enforcer.update(rig.target(ports, {(1, 9), (9, 1)}))
+    assert entries(rig) == {"10.0.0.9", "10.0.0.77"}
+    rig.enforcer.remove(one.index)
+    assert entries(rig) == set()
+
+
+def entries(rig):
+    listed = run(["ip", "netns", "exec", rig.net.host.name, "conntrack", "-L"])
+    return {line.split("dst=")[1].split()[0] for line in listed.splitlines()}
+
+
+def test_several_bridges_and_the_same_classes(labelled):
+    rig = labelled("br0", "br1")
+    one, two = rig.net.add("one", "two", bridge="br0")
+    (three,) = rig.net.add("three", bridge="br1")
+    (observer,) = rig.net.add(OBSERVER, bridge="br0")
+    ports = [rig.port(g, 1) for g in (one, two, observer)]
+    ports.append(rig.port(three, 1, bridge="br1"))
+    rig.enforcer.start(rig.target(ports, {(1, 1)}))
+    guests = [one, two, observer]
+    teach(guests)
+    assert delivered(guests, observer, all_frames(guests)) == expected(guests, lambda _a, _b: True)
+    assert markers(three) == []
+
+
+def test_a_refused_transaction_changes_nothing_and_says_why(bed):
+    rig, *_ = bed
+    before = rig.net.host.listing("ruleset")
+    with rig.net.host.entered():
+        nft, readback = Libnftables(), Readback()
+    digest = readback.rules_digest()
+    with pytest.raises(TransactionError, match="No such file or directory"):
+        nft.run(["add table inet xpb_inet2", "delete table inet nowhere"])
+    assert rig.net.host.listing("ruleset") == before
+    assert readback.rules_digest() == digest
+    nft.close()
+    with pytest.raises(TransactionError, match="closed"):
+        nft.run(["add table inet xpb_inet2"])
