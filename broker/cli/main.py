@@ -19,6 +19,9 @@ MODULES: Final = (
     "broker.cli.label_store",
     "broker.cli.channel",
     "broker.cli.policy_in_force",
+    "broker.cli.policy",
+    "broker.cli.label",
+    "broker.cli.spec",
 )
 """Modules with `register(commands)`, in the order of `brokerctl --help`."""
 

@@ -15,6 +15,13 @@ def escape(value: bytes | str, limit: int = 200) -> str:
     Text is shown as its UTF-8 bytes. Of a value longer than `limit` bytes the first `limit`
     are shown, and how many bytes there were. Two values that fit never look alike.
     """
-    raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    raw = _bytes(value) if isinstance(value, str) else value
     shown = "".join([_SHOWN[byte] for byte in raw[:limit]])
     return shown if len(raw) <= limit else f"{shown}...({len(raw)} bytes)"
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a lone surrogate, as JSON can hold
+        return text.encode("utf-8", "surrogatepass")

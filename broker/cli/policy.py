@@ -1,0 +1,154 @@
+"""`brokerctl policy check|decide|admit`: policies in files, without a broker."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import msgspec
+
+from broker.cli import groups, offline, show
+from broker.cli.client import BAD_INPUT, DENIED, SUCCESS
+from broker.text.escape import escape
+from broker.text.problems import Problem, ProblemsError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from broker.core.policy import Policy
+
+_STDIN: Final = Path("-")
+
+
+def register(commands: groups.Commands) -> None:
+    """Add the commands."""
+    policy = groups.group(commands, "policy")
+    leaf = groups.command(
+        policy,
+        "check",
+        offline.reporting(_check),
+        help="what is wrong with a policy, and what in it does nothing",
+        example="brokerctl policy check etc/policy.yaml",
+    )
+    leaf.add_argument("file", metavar="FILE", type=Path, help="the policy (YAML)")
+    leaf = groups.command(
+        policy,
+        "decide",
+        offline.reporting(_decide),
+        help="who may connect to whom: labels, rules and resource; not the wall",
+        example=(
+            'echo \'{"class": "vif", "frontend": "red_web", "backend": "dom0"}\' |\n'
+            "    brokerctl policy decide --policy etc/policy.yaml"
+        ),
+    )
+    _policy_option(leaf)
+    leaf.add_argument(
+        "--requests",
+        metavar="JSONL",
+        type=Path,
+        default=_STDIN,
+        help="a file with one request a line: class, frontend, backend, and perhaps resource "
+        "and mode (r or w); default: standard input",
+    )
+    leaf = groups.command(
+        policy,
+        "admit",
+        offline.reporting(_admit),
+        help="who may run: Chinese Wall and host authorization",
+        example="brokerctl policy admit --policy etc/policy.yaml --running bank_a bank_b",
+    )
+    _policy_option(leaf)
+    leaf.add_argument(
+        "--running",
+        metavar="A,B",
+        default="",
+        help="labels of the running domains; the bootstrap label always runs",
+    )
+    leaf.add_argument("label", metavar="LABEL", help="the label that is to run")
+
+
+def _policy_option(leaf: groups.Parser) -> None:
+    leaf.add_argument("--policy", metavar="FILE", type=Path, required=True, help="the policy")
+
+
+class _Checked(msgspec.Struct, frozen=True):
+    ok: bool
+    policy: str
+    version: str
+    digest: str
+    warnings: int
+
+
+def _check(options: argparse.Namespace) -> int:
+    from broker.policy.load import check_policy  # noqa: PLC0415 - as in offline.policy
+
+    policy, warnings = check_policy(offline.read(options.file), str(options.file))
+    offline.report(warnings, "warning", as_json=options.json)
+    major, minor = policy.version
+    if options.json:
+        version = f"{major}.{minor}"
+        show.json_line(_Checked(True, policy.name, version, policy.digest, len(warnings)))  # noqa: FBT003 - `ok`
+    else:
+        rules = len(policy.definition.rules) + len(policy.definition.betweens)
+        show.line(
+            f"{policy.name} {major}.{minor}: good, {len(policy.labels)} labels, {rules} rules"
+        )
+        show.line(policy.digest)
+    return SUCCESS
+
+
+class _Malformed(msgspec.Struct, frozen=True):
+    error: str
+
+
+def _decide(options: argparse.Namespace) -> int:
+    policy = offline.policy(options.policy)
+    if options.requests == _STDIN:
+        return _answer(policy, sys.stdin.buffer)
+    try:
+        with options.requests.open("rb") as requests:
+            return _answer(policy, requests)
+    except OSError as error:
+        path = str(options.requests)
+        said = f"cannot be read: {error.strerror}"
+        raise ProblemsError([Problem(path, 1, 1, said)]) from None
+
+
+def _answer(policy: Policy, requests: BinaryIO) -> int:
+    """Answer each line as it comes; the worst answer is the exit code."""
+    from broker.cli.requests import MalformedError, parse  # noqa: PLC0415 - as in offline.policy
+
+    malformed = denied = False
+    for number, line in enumerate(requests, 1):
+        try:
+            asked = parse(line)
+        except MalformedError as error:
+            malformed = True
+            show.json_line(_Malformed(f"line {number}: {error}"))
+            continue
+        resource = None if asked.resource is msgspec.UNSET else asked.resource
+        verdict = policy.explain(
+            asked.device_class, asked.frontend, asked.backend, resource, asked.mode
+        )
+        denied = denied or not verdict.granted
+        show.json_line(offline.verdict_line(verdict))
+    if malformed:
+        return BAD_INPUT
+    return DENIED if denied else SUCCESS
+
+
+def _admit(options: argparse.Namespace) -> int:
+    policy = offline.policy(options.policy)
+    running = options.running.split(",") if options.running else []
+    for label in (options.label, *running):
+        if not policy.has_label(label):
+            raise offline.unknown(options.policy, "label", label)
+    verdict = policy.admit(running, options.label)
+    if options.json:
+        show.json_line(offline.verdict_line(verdict))
+    else:
+        show.line("grant" if verdict.granted else "deny")
+        for reason in verdict.reasons:
+            show.line(escape(f"  {reason.where}: {reason.text}", 1000))
+    return SUCCESS if verdict.granted else DENIED
