@@ -69,7 +69,7 @@ class StoreSession(service.Service):
         """Connect, and keep connecting."""
         service.Service.startService(self)
         self._loop = defer.Deferred.fromCoroutine(self._run())
-        self._loop.addErrback(_trap_cancelled)
+        self._loop.addErrback(self._loop_failed)
 
     def stopService(self) -> defer.Deferred[None]:  # noqa: N802 - Twisted's name
         """End the connection; fires when it has ended."""
@@ -104,11 +104,14 @@ class StoreSession(service.Service):
     async def _live(self, connection: StoreConnection) -> bool:
         """One connection's life; whether it was ever fully up."""
         self.connection = connection
-        preparing = defer.Deferred.fromCoroutine(_awaited(self._on_connect(connection)))
+        preparing = defer.Deferred.fromCoroutine(self._prepare(connection))
         connection.lost.addCallback(self._disconnected, preparing)
         ready = await preparing.addCallbacks(_yes, self._refused, errbackArgs=(connection,))
         await connection.lost
         return ready
+
+    async def _prepare(self, connection: StoreConnection) -> None:
+        await self._on_connect(connection)
 
     def _refused(self, failure: Failure, connection: StoreConnection) -> bool:
         # Whatever went wrong: a connection that is not fully taken up is of no use.
@@ -116,6 +119,10 @@ class StoreSession(service.Service):
             self.log.failure("could not take up the store at {a}", failure, a=self.address)
         connection.close()
         return False
+
+    def _loop_failed(self, failure: Failure) -> None:
+        if self.running or not failure.check(defer.CancelledError):
+            self.log.failure("the store session at {a} is over", failure, a=self.address)
 
     def _disconnected(
         self, reason: ConnectionLostError, preparing: defer.Deferred[None]
@@ -131,14 +138,6 @@ class StoreSession(service.Service):
 
 def _yes(_: None) -> bool:
     return True
-
-
-async def _awaited(awaitable: Awaitable[None]) -> None:
-    await awaitable
-
-
-def _trap_cancelled(failure: Failure) -> None:
-    failure.trap(defer.CancelledError)
 
 
 def _fire(result: _T, waiting: defer.Deferred[None]) -> _T:

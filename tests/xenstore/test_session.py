@@ -151,3 +151,71 @@ async def test_a_session_works_from_a_guest(store_daemon):
     await told.until(lambda: told.count("data") == 2)
     assert await session.connection.get_perms("data") == ("n7",)
     await session.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_whose_events_cannot_be_handled_is_made_anew(store_daemon):
+    told = Told()
+
+    faults = iter([True])
+
+    def on_event(path, token):
+        if told.count("ready") == 1 and next(faults, False):
+            raise ValueError("a fault in the service")
+
+    async def prepare(connection):
+        await connection.watch("/test", "t")
+        await connection.get_domain_path(0)
+
+    told.prepare = prepare
+    told.on_event = on_event
+    session = session_of(store_daemon.address, told)
+    session.startService()
+    await told.until(lambda: told.count("ready") == 1)
+    session.connection.mkdir("/test").addErrback(lambda _: None)
+    await told.until(lambda: told.count("ready") == 2)
+    assert told.count("disconnect") == 1
+    await session.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_preparing_that_fails_at_once_is_tried_again(store_daemon):
+    told = Told()
+    connect = told.on_connect
+
+    def on_connect(connection):
+        if not told.count("connect"):
+            told.calls.append("connect")
+            raise ValueError("not even a coroutine")
+        return connect(connection)
+
+    told.on_connect = on_connect
+    session = session_of(store_daemon.address, told)
+    session.startService()
+    await told.until(lambda: told.count("ready") == 1)
+    await session.stopService()
+
+
+def test_the_time_between_attempts_doubles_up_to_a_limit_and_varies():
+    clock = task.Clock()
+    told = Told()
+    session = StoreSession(
+        "xenbus:/nonexistent/device", clock,
+        on_connect=told.on_connect, on_event=told.on_event, on_disconnect=told.on_disconnect,
+        first_delay=0.1, longest_delay=2.0,
+    )  # fmt: skip
+    session.startService()
+    delays = []
+    for _ in range(40):
+        (call,) = clock.getDelayedCalls()
+        delays.append(call.getTime() - clock.seconds())
+        clock.advance(delays[-1])
+    limits = [min(0.1 * 2**number, 2.0) for number in range(40)]
+    assert all(
+        limit / 2 - 1e-6 <= delay <= limit + 1e-6
+        for limit, delay in zip(limits, delays, strict=True)
+    )
+    assert len({round(delay, 9) for delay in delays[-20:]}) > 10
+    assert told.calls == []
+    session.stopService()
+    assert clock.getDelayedCalls() == []
