@@ -7,6 +7,7 @@ connection, and everything fails closed from then on.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -127,7 +128,8 @@ class HelperClient:
 
     def _call(self, request: Request) -> Answer:
         try:
-            self._stream.sendall(messages.framed(request))
+            with contextlib.suppress(BrokenPipeError):  # its last words are still to be read
+                self._stream.sendall(messages.framed(request))
             answer: Answer | None = None
             while answer is None:
                 data = self._stream.recv(1 << 16)

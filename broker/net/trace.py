@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _TABLE: Final = "xpb_trace"
 _GROUP: Final = 9
 _MESSAGE: Final = (10 << 8) | 17
-_NAME, _CHAIN, _TYPE, _ID, _LINK, _NETWORK, _TRANSPORT = 1, 2, 5, 6, 7, 8, 9
-_VERDICT, _VERDICT_CODE, _PROTOCOL = 4, 1, 14
+_NAME, _CHAIN, _TYPE, _VERDICT, _ID, _LINK, _NETWORK, _TRANSPORT = 1, 2, 4, 5, 6, 7, 8, 9
+_VERDICT_CODE: Final = 1
 _TYPES: Final = {1: "policy", 2: "return", 3: "rule"}
 _VERDICTS: Final = {0: "drop", 1: "accept", -1: "continue", -2: "break", -3: "jump", -4: "goto"}
 

@@ -1,0 +1,327 @@
+"""The privileged helper, as a process of its own, and the labelled ports in front of it."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+
+import msgspec
+import pytest
+from net_rig import OBSERVER, all_frames, delivered, expected, frame_for, run, teach
+
+from broker.net import client, messages
+from broker.net.links import LinkTable
+from broker.net.messages import Alarm, Dropped, Framer, ProtocolError, Remove, Traced
+from broker.net.model import InvalidError, NetError, Port, Target
+from broker.net.policy_rules import Uplink
+from broker.net.ports import LabelledPorts, OpenPort
+
+pytestmark = pytest.mark.root
+
+
+class FakeRules:
+    bootstrap = "dom0"
+
+    def __init__(self, pairs, uplinks=()):
+        self.pairs = {frozenset(pair) for pair in pairs}
+        self.names = sorted({name for pair in pairs for name in pair} | {"dom0"})
+        self.uplinks = uplinks
+
+    def frames(self, a, b):
+        return frozenset((a, b)) in self.pairs
+
+
+RULES = FakeRules([("red", "red"), ("blue", "blue"), ("red", "watch"), ("blue", "watch")])
+
+
+@pytest.fixture
+def bed(labelled):
+    """A helper in the host namespace, its client, labelled ports and three guests."""
+    rig = labelled()
+    with rig.net.host.entered():
+        helper, process = client.spawn()
+        links = LinkTable()
+    guests = rig.net.add("vif1.0", "vif2.0")
+    (observer,) = rig.net.add(OBSERVER)
+    yield rig, helper, LabelledPorts(helper, links, {"br0"}), guests, observer
+    helper.close()
+    assert process.wait(timeout=10) == 0
+
+
+def opened(guest, label, **more):
+    return OpenPort(guest.port, label, "br0", (guest.mac,), **more)
+
+
+def events(helper, kind, wanted=lambda _event: True, timeout=5.0):
+    """Wait for an event of this kind; answers all that came."""
+    found, end = [], time.monotonic() + timeout
+    while not any(isinstance(event, kind) and wanted(event) for event in found):
+        left = end - time.monotonic()
+        assert left > 0, f"no such event among {found}"
+        select.select([helper], [], [], left)
+        found += helper.events()
+    return found
+
+
+def test_ports_are_admitted_expelled_and_relabelled(bed):
+    _rig, _helper, ports, (one, two), observer = bed
+    assert ports.start(RULES, [opened(observer, "watch")]) == []
+    assert ports.admit(opened(one, "red")) == one.index
+    ports.admit(opened(two, "red"))
+    everybody = [one, two, observer]
+    teach(everybody)
+    seen = delivered(everybody, observer, all_frames(everybody))
+    assert seen == expected(everybody, lambda a, b: True)
+    assert ports.label_of(one.index) == "red"
+
+    ports.admit(opened(two, "blue"))
+    seen = delivered(everybody, observer, all_frames(everybody))
+    assert seen == expected(everybody, lambda a, b: observer in (a, b))
+
+    ports.expel(two.port)
+    ports.expel(two.port)
+    assert ports.label_of(two.index) is None
+    two.send(frame_for("ipv4", two, one))
+    seen = delivered(everybody, observer, all_frames([one, observer]))
+    assert {(a, b) for _, a, b in seen} == {
+        (one.number, observer.number),
+        (observer.number, one.number),
+    }
+
+
+def test_a_policy_change_moves_all_ports_at_once_and_drops_unknown_labels(bed):
+    _rig, _helper, ports, (one, two), observer = bed
+    ports.start(RULES, [opened(one, "red"), opened(two, "red"), opened(observer, "watch")])
+    assert ports.set_rules(FakeRules([("blue", "watch"), ("watch", "watch")])) == [
+        "vif1.0",
+        "vif2.0",
+    ]
+    one.send(frame_for("ipv4", one, two))
+    with pytest.raises(TimeoutError):
+        delivered([one, two], observer, all_frames([one, two]), timeout=0.3)
+    with pytest.raises(NetError, match="label red is not in the policy"):
+        ports.admit(opened(one, "red"))
+    ports.set_rules(RULES)
+    ports.admit(opened(one, "red"))
+    delivered([one], observer, [(one, frame_for("ipv4", one, observer))])
+
+
+def test_what_cannot_be_admitted_is_refused_in_words(bed):
+    _rig, _helper, ports, (one, two), _observer = bed
+    with pytest.raises(NetError, match="no policy yet"):
+        ports.admit(opened(one, "red"))
+    assert ports.start(RULES, [opened(one, "red"), OpenPort("nowhere", "red", "br0")]) == [
+        "nowhere"
+    ]
+    with pytest.raises(NetError, match="label green is not in the policy"):
+        ports.admit(opened(two, "green"))
+    with pytest.raises(NetError, match="br7 is not governed"):
+        ports.admit(OpenPort(two.port, "red", "br7"))
+    with pytest.raises(NetError, match="is not there"):
+        ports.admit(OpenPort("vif9.0", "red", "br0"))
+    with pytest.raises(InvalidError):
+        ports.admit(opened(two, "red", ips=("not an address",)))
+
+
+def test_an_uplink_gets_its_class_when_it_comes_and_again_when_it_comes_back(bed):
+    rig, _helper, ports, (one, _two), observer = bed
+    rules = FakeRules(
+        [("red", "uplink:office"), ("red", "watch"), ("uplink:office", "watch")],
+        [Uplink("uplink:office", "eth7", "br0"), Uplink("uplink:office", "eth8", "br9")],
+    )
+    ports.start(rules, [opened(one, "red"), opened(observer, "watch")])
+    for _ in range(2):
+        (wire,) = rig.net.add("eth7")
+        ports.refresh_uplinks()
+        assert ports.label_of(wire.index) == "uplink:office"
+        forged = [(wire, frame_for("odd", one, observer)), (wire, frame_for("odd", wire, observer))]
+        seen = delivered([one, wire], observer, forged)
+        assert {a for _, a, _ in seen} <= {wire.number}
+        rig.net.host.ip("link del eth7")
+        wire.socket.close()
+        ports.refresh_uplinks()
+        assert ports.label_of(wire.index) is None
+
+
+def test_flushing_the_ruleset_is_repaired_within_two_seconds_with_an_alarm(bed):
+    rig, helper, ports, (one, two), observer = bed
+    ports.start(RULES, [opened(one, "red"), opened(two, "blue"), opened(observer, "watch")])
+    before = rig.net.host.listing("ruleset")
+    began = time.monotonic()
+    rig.net.host.nft("flush ruleset")
+    said = events(helper, Alarm, lambda event: "whole again" in event.text)
+    assert time.monotonic() - began < 2
+    assert any("changed by somebody else" in event.text for event in said)
+    assert rig.net.host.listing("ruleset") == before
+
+
+def test_foreign_changes_elsewhere_raise_no_alarm(bed):
+    rig, helper, ports, (one, _two), _observer = bed
+    ports.start(RULES, [opened(one, "red")])
+    rig.net.host.nft("add table inet other; delete table inet other")
+    ports.admit(opened(one, "blue"))
+    assert not [event for event in helper.events() if isinstance(event, Alarm)]
+
+
+def test_a_port_that_goes_takes_its_elements_with_it(bed):
+    rig, helper, ports, (one, two), _observer = bed
+    ports.start(RULES, [opened(one, "red"), opened(two, "red")])
+    rig.net.host.ip(f"link del {two.port}")
+    end = time.monotonic() + 5
+    while len(helper.show().ports) > 1:
+        assert time.monotonic() < end
+    ports.admit(opened(one, "blue"))
+    (two,) = rig.net.add("vif2.0")
+    assert ports.admit(opened(two, "red")) == two.index
+    assert [port.index for port in helper.show().ports] == [one.index, two.index]
+
+
+def test_refused_frames_are_counted_by_pair_of_classes_and_sampled(bed):
+    _rig, helper, ports, (one, two), observer = bed
+    ports.start(RULES, [opened(one, "red"), opened(two, "blue"), opened(observer, "watch")])
+    teach([one, two])
+    for _ in range(3):
+        one.send(frame_for("ipv6", one, two))
+    delivered([one], observer, [(one, frame_for("ipv4", one, observer))])
+    number = ports.classes.number
+    ends = (number["red"], number["blue"])
+    drops = {(d.sender, d.receiver): d for d in helper.show().drops}
+    assert drops[ends].packets >= 3
+    assert drops[ends].bytes >= 3 * 60
+    said = events(helper, Dropped, lambda event: "IPv6" in event.packet)
+    sample = next(e for e in said if isinstance(e, Dropped) and "IPv6" in e.packet)
+    assert (sample.sender, sample.receiver) == (one.index, two.index)
+    assert sample.number == number["red"]
+    assert "fd00::1 port 1000 > fd00::2 port 2000 UDP" in sample.packet
+
+
+def test_a_trace_tells_what_became_of_a_frame_and_ends_by_itself(bed):
+    rig, helper, ports, (one, two), observer = bed
+    ports.start(RULES, [opened(one, "red"), opened(two, "blue"), opened(observer, "watch")])
+    teach([one, two, observer])
+    helper.trace(one.index, two.index, 0.5)
+    one.send(frame_for("ipv4", one, two))
+    one.send(frame_for("ipv4", one, observer))
+    said = events(helper, Traced, lambda event: event.verdict.endswith("drop"))
+    steps = [event for event in said if isinstance(event, Traced)]
+    assert "refuse" in {step.chain for step in steps}
+    assert any(f"{one.mac} > {two.mac} IPv4" in step.packet for step in steps)
+    assert not any(observer.mac in step.packet for step in steps)
+    end = time.monotonic() + 5
+    while "xpb_trace" in rig.net.host.listing("tables"):
+        assert time.monotonic() < end
+
+
+def test_the_helper_takes_only_ports_that_are_what_they_are_said_to_be(bed):
+    rig, helper, _ports, (one, two), _observer = bed
+    with pytest.raises(NetError, match="ask for Start first"):
+        helper.put(rig.port(one, 1))
+    helper.start(Target(frozenset({"br0"}), {}, frozenset({(1, 1)})))
+    with pytest.raises(NetError, match="is not interface"):
+        helper.put(Port("vif1.0", two.index, 1, bridge="br0"))
+    with pytest.raises(NetError, match="is not interface"):
+        helper.put(Port("vif1.0", 4242, 1, bridge="br0"))
+    with pytest.raises(NetError, match="br1 is not governed"):
+        helper.put(Port("vif1.0", one.index, 1, bridge="br1"))
+    with pytest.raises(NetError, match="not a pair of class numbers"):
+        helper.update(Target(frozenset(), {}, frozenset({(1, 70000)})))
+    assert helper.show().ports == []
+
+
+def test_a_bridge_that_is_no_linux_bridge_is_refused(bed):
+    rig, helper, _ports, (_one, two), _observer = bed
+    with pytest.raises(NetError, match="is not a Linux bridge but veth"):
+        helper.start(Target(frozenset({"vif1.0"})))
+    rig.net.host.ip(f"link set {two.port} down", f"link set {two.port} name ovs-system")
+    with pytest.raises(NetError, match="Open vSwitch"):
+        helper.start(Target(frozenset({"vif1.0"})))
+
+
+def test_a_bridge_that_comes_later_is_closed_from_the_start(bed):
+    _rig, helper, _ports, (_one, _two), _observer = bed
+    helper.start(Target(frozenset({"br0", "br5"})))
+    assert helper.show().bridges == ["br0", "br5"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\0\0\0\x01\xc1",
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\x05hello",
+        messages._LENGTH.pack(9) + msgspec.msgpack.encode({"type": "Off"})[:9],
+    ],
+)
+def test_what_is_not_a_request_ends_the_helper_and_changes_nothing(labelled, sent):
+    rig = labelled()
+    with rig.net.host.entered():
+        helper, process = client.spawn()
+    helper.start(Target(frozenset({"br0"})))
+    before = rig.net.host.listing("ruleset")
+    helper._stream.sendall(sent)
+    with pytest.raises(NetError):
+        while True:
+            select.select([helper], [], [], 5)
+            helper.events()
+    assert process.wait(timeout=10) == 0
+    assert rig.net.host.listing("ruleset") == before
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"index": 0},
+        {"index": 1 << 31},
+        {"number": 0},
+        {"number": 1 << 16},
+        {"name": "a;flush ruleset"},
+        {"name": 'x"'},
+        {"name": "12"},
+        {"name": "*"},
+        {"name": ""},
+        {"name": "x" * 16},
+        {"bridge": "br0 }"},
+        {"macs": ["02:00:00:00:00:1"]},
+        {"macs": ["01:00:5e:00:00:01"]},
+        {"macs": ["00:00:00:00:00:00"]},
+        {"macs": ["02:00:00:00:00:AA"]},
+        {"macs": ["02:00:00:00:00:01"] * 65},
+        {"macs": ["02:00:00:00:00:01"], "uplink": True},
+        {"ips": ["010.0.0.1"]},
+        {"ips": ["::0001"]},
+        {"extra": 1},
+        {"uplink": 1},
+    ],
+)
+def test_a_port_with_a_wrong_field_is_no_request(fields):
+    good = {"name": "vif1.0", "index": 5, "number": 1, "bridge": "br0"}
+    put = {"type": "Put", "port": {**good, **fields}}
+    assert messages.request(msgspec.msgpack.encode({"type": "Put", "port": good}))
+    with pytest.raises(ProtocolError):
+        messages.request(msgspec.msgpack.encode(put))
+
+
+def test_messages_are_cut_from_any_stream():
+    stream = b"".join(messages.framed(Remove(n)) for n in (1, 2, 3))
+    framer, found = Framer(), []
+    for n in range(len(stream)):
+        found += framer.feed(stream[n : n + 1])
+    assert [messages.request(text) for text in found] == [Remove(1), Remove(2), Remove(3)]
+    with pytest.raises(ProtocolError):
+        list(Framer().feed(struct.pack(">I", messages.MAX_MESSAGE + 1)))
+
+
+def test_a_helper_without_rights_says_so():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        fd = theirs.fileno()
+        program = (
+            "import os, sys; from broker.net.helper import main;"
+            f"os.setgroups([]); os.setuid(65534); sys.exit(main(['--fd', '{fd}']))"
+        )
+        with pytest.raises(Exception, match="returned non-zero exit status 1"):
+            run([client.sys.executable, "-c", program], pass_fds=[fd])
+    with pytest.raises(NetError, match="CAP_NET_ADMIN"):
+        client.HelperClient(ours).numbers_in_kernel()
