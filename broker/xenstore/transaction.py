@@ -104,8 +104,7 @@ async def run_transaction(
 
 
 async def _attempt(connection: StoreConnection, body: Callable[[Transaction], Awaitable[_T]]) -> _T:
-    answer = await connection.request(requests.transaction_start())
-    transaction = Transaction(connection, _transaction_id(answer))
+    transaction = Transaction(connection, await _start(connection))
     committing = False
     try:
         result = await body(transaction)
@@ -115,9 +114,32 @@ async def _attempt(connection: StoreConnection, body: Callable[[Transaction], Aw
         if not committing:
             # The body failed or was cancelled. Whether the store still knew the transaction
             # makes no difference, and nothing waits for the answer.
-            dropped = connection.request(requests.transaction_end(commit=False), transaction.id)
-            dropped.addErrback(_ignore_refusal)
+            _drop(connection, transaction.id)
     return result
+
+
+def _start(connection: StoreConnection) -> defer.Deferred[int]:
+    """A new transaction's id; if nobody waits for it any more, it is dropped when it comes."""
+    waiting: defer.Deferred[int] = defer.Deferred()
+
+    def started(transaction_id: int) -> None:
+        if waiting.called:
+            _drop(connection, transaction_id)
+        else:
+            waiting.callback(transaction_id)
+
+    def refused(failure: Failure) -> None:
+        if not waiting.called:
+            waiting.errback(failure)
+
+    answer = connection.request(requests.transaction_start()).addCallback(_transaction_id)
+    answer.addCallbacks(started, refused)
+    return waiting
+
+
+def _drop(connection: StoreConnection, transaction_id: int) -> None:
+    dropped = connection.request(requests.transaction_end(commit=False), transaction_id)
+    dropped.addErrback(_ignore_refusal)
 
 
 def _transaction_id(payload: bytes) -> int:

@@ -250,6 +250,27 @@ async def test_a_transaction_id_that_is_none_is_refused(scripted):
     connection.close()
 
 
+def test_a_transaction_given_up_before_its_start_was_answered_is_dropped():
+    connection, transport, _ = in_memory()
+    waiting = connection.transact([requests.mkdir("/a")])
+    (start,) = sent(transport)
+    waiting.cancel()
+    assert isinstance(result_of(waiting), defer.CancelledError)
+    connection.dataReceived(wire.encode(start[0], start[1], 0, b"7\0"))
+    assert [it[:1] + it[2:] for it in sent(transport)] == [(wire.TRANSACTION_END, 7, b"F\0")]
+
+
+def test_a_transaction_given_up_in_its_body_is_dropped():
+    connection, transport, _ = in_memory()
+    waiting = connection.transact([requests.mkdir("/a")])
+    (start,) = sent(transport)
+    connection.dataReceived(wire.encode(start[0], start[1], 0, b"7\0"))
+    assert [it[0] for it in sent(transport)] == [wire.MKDIR]
+    waiting.cancel()
+    assert isinstance(result_of(waiting), defer.CancelledError)
+    assert [it[:1] + it[2:] for it in sent(transport)] == [(wire.TRANSACTION_END, 7, b"F\0")]
+
+
 def _parts(parts):
     """A store whose listings are too long, and whose parts come from the iterator."""
 
