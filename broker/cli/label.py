@@ -21,7 +21,7 @@ def register(commands: groups.Commands) -> None:
         "ssidref",
         offline.reporting(_ssidref),
         help="a label's (or a resource's) reference in a policy, decimal",
-        example="brokerctl label ssidref --policy etc/policy.yaml dom0",
+        example="brokerctl label ssidref --policy etc/policy.yaml web_red",
     )
     leaf.add_argument("--policy", metavar="FILE", type=Path, required=True, help="the policy")
     leaf.add_argument("label", metavar="LABEL", help="a label, or else a resource")

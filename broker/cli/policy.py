@@ -38,7 +38,7 @@ def register(commands: groups.Commands) -> None:
         offline.reporting(_decide),
         help="who may connect to whom: labels, rules and resource; not the wall",
         example=(
-            'echo \'{"class": "vif", "frontend": "red_web", "backend": "dom0"}\' |\n'
+            'echo \'{"class": "vif", "frontend": "web_red", "backend": "SystemManagement"}\' |\n'
             "    brokerctl policy decide --policy etc/policy.yaml"
         ),
     )
