@@ -193,6 +193,20 @@ def test_a_dead_domain_leaves_no_nodes_no_rights_no_connection(dom0, guest):
     assert again.read("/n") == b"secret"
 
 
+def test_a_node_given_to_another_counts_for_and_dies_with_its_new_owner():
+    dom0 = EmbeddedStore(Quotas(nodes=2)).connect()
+    five, six = domain(dom0, 5), domain(dom0, 6)
+    five.mkdir("x")
+    with pytest.raises(QuotaError):
+        five.mkdir("y")
+    dom0.set_perms("/local/domain/5/x", ["n6"])
+    five.mkdir("y")
+    with pytest.raises(QuotaError):
+        six.mkdir("z")
+    dom0.release(6)
+    assert five.directory("/local/domain/5") == ["y"]
+
+
 def test_a_stale_grant_is_not_inherited_into_a_new_life(dom0, guest):
     dom0.mkdir("/n")
     dom0.set_perms("/n", ["n0", "b5"])
@@ -415,6 +429,9 @@ def test_many_long_events_end_the_watcher_too(dom0, monkeypatch):
     monkeypatch.setattr("broker.xenstore.store.connections.MAX_PENDING_BYTES", 10_000)
     slow = dom0._store.connect()
     slow.watch("/", "t")
+    for _ in range(10):
+        dom0.write("/" + "x" * 1500, b"")
+    assert slow.closed is None
     for number in range(10):
         dom0.write("/" + "x" * 1500 + str(number), b"")
     assert slow.closed

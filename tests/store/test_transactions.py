@@ -157,6 +157,14 @@ def test_a_transaction_kept_open_for_ever_costs_bounded_memory(client, monkeypat
     client.end(fresh)
 
 
+def test_one_old_form_of_a_node_is_kept_for_one_snapshot(client):
+    tx = client.start()
+    for number in range(100):
+        client.write("/a/b", b"%d" % number)
+    assert client.read("/a/b", tx) == b"1"
+    assert client._store.tree._past_size == 1
+
+
 def test_a_closed_connection_leaves_no_snapshot(client):
     other = client._store.connect()
     other.start()

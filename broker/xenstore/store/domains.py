@@ -26,12 +26,11 @@ class Life:
     `target` is the domid whose rights it has beside its own (a stub domain's guest).
     """
 
-    __slots__ = ("introduced", "shut_down", "start", "target")
+    __slots__ = ("introduced", "start", "target")
 
     def __init__(self, start: int) -> None:
         self.start = start
         self.introduced = False
-        self.shut_down = False
         self.target: int | None = None
 
 

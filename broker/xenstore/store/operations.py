@@ -187,7 +187,8 @@ class Operations:
         return b"T\0" if known else b"F\0"
 
     def _resume(self, _connection: Connection, payload: bytes) -> bytes:
-        self._store.domains.introduced(self._domid(payload)).shut_down = False
+        # Nothing here notices that a domain has shut down, so there is nothing to forget.
+        self._store.domains.introduced(self._domid(payload))
         return _OK
 
     def _set_target(self, _connection: Connection, payload: bytes) -> bytes:

@@ -67,8 +67,7 @@ class Transaction:
         """Make a node under a parent that exists."""
         self._writable(parent_of(path)).add_child(name_of(path), self._snapshot)
         self._overlay[path] = Node(value, permissions, self._snapshot)
-        # Commit makes nodes in this order: one made again comes after its parent made again.
-        self._touched.pop(path, None)
+        # Commit makes nodes in this order: a parent is in the tree already, or comes first.
         self._touched[path] = None
         self._count(permissions, 1)
 
