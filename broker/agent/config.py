@@ -35,7 +35,7 @@ class HelperConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One agent; etc/agent.yaml explains each key."""
+    """One agent; etc/agent.yaml explains each key. Relative paths start at the file's place."""
 
     store: str
     domid: Domid
@@ -71,7 +71,13 @@ def load_config(path: Path) -> AgentConfig:
         problems.append(f"store: {config.store!r} is not unix:PATH, xenbus or xenbus:PATH")
     if problems:
         raise ProblemsError(tuple(Problem(str(path), 1, 1, problem) for problem in problems))
-    return config
+    place = path.parent
+    return msgspec.structs.replace(
+        config,
+        broker_key=str(place / config.broker_key),
+        state=str(place / config.state),
+        hotplug_socket=config.hotplug_socket and str(place / config.hotplug_socket),
+    )
 
 
 def load_key(path: Path) -> Ed25519PublicKey:

@@ -73,7 +73,7 @@ class AgentSession(service.Service):
         bootstrap: Sequence[BootstrapDevice] = (),
         refused: Callable[[int, str], None] | None = None,
     ) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self._durable = durable
         self._home = f"{domain_dir(domid)}/backend"
         self._decisions, self._reports = f"{DECISIONS}/{domid}", f"{REPORTS}/{domid}"
@@ -103,8 +103,10 @@ class AgentSession(service.Service):
         self._ready = False
         self._dirty: dict[Slot, None] = {}
         self._list_all = False
-        self._pass: defer.Deferred[None] | None = None
+        self._busy = False
+        self._pass: defer.Deferred[None] = defer.succeed(None)
         self._retry_delay = _RETRY_FIRST
+        self._retrying: set[Slot] = set()
         self._timers: set[IDelayedCall] = set()
         self._waiting: dict[Slot, list[defer.Deferred[Outcome]]] = {}
 
@@ -121,8 +123,7 @@ class AgentSession(service.Service):
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if self._pass is not None:
-            await self._pass
+        await self._pass
         await self._store.stopService()
 
     def stopService(self) -> defer.Deferred[None]:  # noqa: N802 - Twisted's name
@@ -215,7 +216,8 @@ class AgentSession(service.Service):
         return f"{self._dirs.path(slot)}/".startswith(f"{path}/")
 
     def _kick(self) -> None:
-        if self._pass is None and self._ready and (self._dirty or self._list_all):
+        if not self._busy and self._ready and (self._dirty or self._list_all):
+            self._busy = True
             self._pass = defer.Deferred.fromCoroutine(self._run_passes())
 
     async def _run_passes(self) -> None:
@@ -235,23 +237,30 @@ class AgentSession(service.Service):
                 self.log.failure("a pass failed")
                 failed = set(slots)
             self._answer_waiting()
+            self._retrying.difference_update(slots)
+            if not failed and not self._retrying:
+                self._retry_delay = _RETRY_FIRST
             self._retry_later(failed)
-        self._pass = None
+        self._busy = False
         self._kick()
 
     def _retry_later(self, slots: set[Slot]) -> None:
-        if not slots:
-            self._retry_delay = _RETRY_FIRST
-            return
-        self._call_later(self._retry_delay, self.touch, list(slots))
+        """One timer for all that failed; the delay grows from one retry to the next."""
+        if slots and not self._retrying:
+            self._call_later(self._retry_delay, self._retry)
+        self._retrying |= slots
+
+    def _retry(self) -> None:
+        slots, self._retrying = self._retrying, set()
         self._retry_delay = min(2 * self._retry_delay, _RETRY_LONGEST)
+        self.touch(list(slots))
 
     def _call_later(self, delay: float, call: Callable[..., None], *arguments: object) -> None:
         def run() -> None:
             self._timers.discard(timer)
             call(*arguments)
 
-        timer = self._reactor.callLater(delay, run)
+        timer = self.reactor.callLater(delay, run)
         self._timers.add(timer)
 
     async def _read_heartbeat(self, connection: StoreConnection) -> None:
@@ -264,7 +273,7 @@ class AgentSession(service.Service):
         except StoreError as error:
             self.log.warn("heartbeat cannot be read: {error}", error=error)
             return
-        problem = self._heartbeat.observe(text, self._reactor.seconds())
+        problem = self._heartbeat.observe(text, self.reactor.seconds())
         if problem is not None:
             self.log.warn("heartbeat refused: {why}", why=escape(problem))
         self._durable.saved.heartbeat = self._heartbeat.floor
@@ -275,7 +284,7 @@ class AgentSession(service.Service):
         self._call_later(_BEAT_CHECK, self._check_beat)
 
     def _beat_noted(self) -> None:
-        fresh = self._heartbeat.fresh(self._reactor.seconds())
+        fresh = self._heartbeat.fresh(self.reactor.seconds())
         if fresh == self._was_fresh:
             return
         self._was_fresh = fresh

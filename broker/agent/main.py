@@ -1,0 +1,171 @@
+"""broker-agent: `broker-agent --config FILE`, until SIGTERM; every gate stays as it is then.
+
+Exit status: 0 stopped, 2 the configuration, the key or the command line is not good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from twisted.internet import defer
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import (
+    FilteringLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+from zope.interface import implementer
+
+from broker.agent import hotplug
+from broker.agent.config import AgentConfig, load_config, load_key
+from broker.agent.destroy import Destroyer
+from broker.agent.durable import DurableState
+from broker.agent.gates.blkback import Blkback
+from broker.agent.gates.netlink import LinkMonitor, Links
+from broker.agent.gates.simulated import SimulatedGate
+from broker.agent.gates.vbd import VbdGate
+from broker.agent.gates.vif import NoFilter, VifGate
+from broker.agent.helper import HelperSession
+from broker.agent.session import AgentSession
+from broker.text.problems import ProblemsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.python.failure import Failure
+
+    from broker.agent.gates.base import BackendNodes, Gate
+    from broker.agent.hotplug import Reactor
+
+
+@implementer(IReadDescriptor)
+class _MonitorReader:
+    """Puts the link monitor under the reactor."""
+
+    def __init__(self, monitor: LinkMonitor, session: AgentSession) -> None:
+        self._monitor = monitor
+        self._session = session
+
+    def fileno(self) -> int:
+        """What the reactor waits on."""
+        return self._monitor.fileno()
+
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
+        """For the reactor's own messages."""
+        return "links"
+
+    def doRead(self) -> None:  # noqa: N802 - Twisted's name
+        """Links changed."""
+        self._session.links_changed(self._monitor.changed())
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002, N802 - Twisted's name and argument
+        """The reactor lets go of it."""
+        self._monitor.close()
+
+
+class Agent:
+    """All of one agent, from its configuration. Raises `OSError`, `ValueError`, as `load_key`."""
+
+    log = Logger()
+
+    def __init__(self, config: AgentConfig, reactor: Reactor) -> None:
+        self._config = config
+        self._reactor = reactor
+        key = load_key(Path(config.broker_key))
+        durable = DurableState(Path(config.state), config.domid)
+        if durable.problem:
+            self.log.critical("starting without memory: {why}", why=durable.problem)
+        spared = {0, config.domid}
+        if config.helper is not None:
+            spared.add(config.helper.broker_domid)
+        destroyer = Destroyer(reactor, spared) if config.strict else None
+        self._session = AgentSession(
+            config.store,
+            reactor,
+            domid=config.domid,
+            key=key,
+            durable=durable,
+            make_gates=_simulated_gates if config.gates == "simulated" else _real_gates(reactor),
+            bootstrap=config.bootstrap_devices,
+            refused=None if destroyer is None else destroyer.destroy,
+        )
+        self._helper = (
+            None
+            if config.helper is None
+            else HelperSession(
+                config.store,
+                reactor,
+                broker=config.helper.broker_domid,
+                refused=None if destroyer is None else destroyer.destroy,
+            )
+        )
+
+    def start(self) -> None:
+        """Begin; raises `CannotListenError` if the hotplug socket cannot be had."""
+        config = self._config
+        if config.hotplug_socket is not None:
+            service = hotplug.HotplugService(self._session, config.domid, strict=config.strict)
+            hotplug.listen(service, Path(config.hotplug_socket), self._reactor)
+        if config.gates == "real":
+            self._reactor.addReader(_MonitorReader(LinkMonitor(), self._session))
+        if self._helper is not None:
+            self._helper.startService()
+        self._session.startService()
+
+    async def stop(self) -> None:
+        """Finish what is under way; no gate is moved."""
+        self.log.info("stopping: every gate stays as it is")
+        await self._session.stopService()
+        if self._helper is not None:
+            await self._helper.stopService()
+
+
+def _simulated_gates(nodes: BackendNodes) -> dict[str, Gate]:
+    gate = SimulatedGate(nodes)
+    return {"vif": gate, "vbd": gate}
+
+
+def _real_gates(reactor: Reactor) -> Callable[[BackendNodes], dict[str, Gate]]:
+    def make(nodes: BackendNodes) -> dict[str, Gate]:
+        vif = VifGate(Links(), nodes, NoFilter())
+        return {"vif": vif, "vbd": VbdGate(nodes, Blkback(), reactor)}
+
+    return make
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `broker-agent` command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="broker-agent", description="Enforces the broker's decisions."
+    )
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="agent.yaml")
+    options = parser.parse_args(arguments)
+    # Imported here: importing it installs it.
+    from twisted.internet import reactor as installed  # noqa: PLC0415
+
+    reactor = cast("Reactor", installed)
+    level = FilteringLogObserver(
+        textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.info)]
+    )
+    globalLogBeginner.beginLoggingTo([level], redirectStandardIO=False)
+    try:
+        agent = Agent(load_config(options.config), reactor)
+        agent.start()
+    except ProblemsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except (OSError, ValueError, CannotListenError) as error:
+        sys.stderr.write(f"broker-agent: {error}\n")
+        return 2
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", lambda: defer.Deferred.fromCoroutine(agent.stop())
+    )
+    reactor.run()
+    return 0

@@ -1,0 +1,141 @@
+"""Which nodes an unprivileged broker needs, and who may do what with them. Pure.
+
+Every node belongs to domain 0, so that no quota of the broker's counts and nothing vanishes with
+it: the broker writes values, it never creates. xenstored looks at a node's own permissions only,
+so each node on the way that is to be listed needs the reader too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from broker.xenstore.paths import (
+    DECISIONS,
+    HEARTBEAT,
+    LIBXL,
+    LOCAL_DOMAIN,
+    POLICY,
+    REPORTS,
+    ROOT,
+    STATE,
+    VM,
+    Channel,
+    decision_path,
+    frontend_dir,
+    libxl_device_dir,
+    report_dir,
+    security_dir,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_PERMISSIONS: Final = 5
+"""What stock C xenstored lets a node have (quota perms-per-node)."""
+LISTED: Final = (LOCAL_DOMAIN, VM, LIBXL)
+"""What the broker lists to find domains."""
+
+Permissions = tuple[str, ...]
+
+
+def permissions(*, writers: Sequence[int] = (), readers: Sequence[int] = ()) -> Permissions:
+    """Owned by domain 0; domain 0 and who is named twice are not repeated."""
+    entries: dict[int, str] = {0: "n0"}
+    for letter, domids in (("b", writers), ("r", readers)):
+        for domid in domids:
+            entries.setdefault(domid, f"{letter}{domid}")
+    return tuple(entries.values())
+
+
+def fixed_nodes(broker: int) -> dict[str, Permissions]:
+    """The nodes that are always there.
+
+    Heartbeat: signed, and every backend domain's agent needs it, more than there is room for.
+    """
+    own = permissions(writers=[broker])
+    everyone = ("r0", *own[1:])
+    return {
+        "/broker": own,
+        ROOT: own,
+        DECISIONS: own,
+        REPORTS: own,
+        STATE: own,
+        HEARTBEAT: everyone,
+        POLICY: own,
+        **{f"{POLICY}/{name}": own for name in ("name", "version", "digest")},
+    }
+
+
+def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
+    """A channel's decision node and report nodes, each after what is above it."""
+    reading = permissions(writers=[broker], readers=[channel.backend])
+    reporting = permissions(writers=[broker, channel.backend])
+    nodes: dict[str, Permissions] = {}
+    for top, path, rights in (
+        (DECISIONS, decision_path(channel), reading),
+        (REPORTS, report_dir(channel), reporting),
+    ):
+        parts = path[len(top) + 1 :].split("/")
+        for depth in range(1, len(parts)):
+            nodes["/".join([top, *parts[:depth]])] = reading
+        nodes[path] = rights
+    for name in ("nonce", "enforced"):
+        nodes[f"{report_dir(channel)}/{name}"] = reporting
+    return nodes
+
+
+def security_nodes(
+    uuid: str, domid: int, channels: Sequence[Channel], broker: int
+) -> dict[str, Permissions]:
+    """What is published of a domain, readable by the domain itself, each after what is above."""
+    top = security_dir(uuid)
+    rights = permissions(writers=[broker], readers=[domid])
+    names = ["", "/acm_label", "/acm_label/labelname", "/acm_label/policyname"]
+    names += ["/ssidref", "/status", "/channel"]
+    for channel in channels:
+        names.append(f"/channel/{channel.device_class}")
+        names.append(f"/channel/{channel.device_class}/{channel.device}")
+    return {f"{top}{name}": rights for name in names}
+
+
+def domain_nodes(domid: int, uuid: str | None) -> list[str]:
+    """Nodes of libxl's that the broker reads of a domain, itself apart from its devices."""
+    home = f"{LOCAL_DOMAIN}/{domid}"
+    paths = [home, f"{home}/vm", f"{home}/name", f"{home}/device", f"{home}/backend"]
+    paths += [f"{LIBXL}/{domid}", f"{LIBXL}/{domid}/device"]
+    if uuid is not None:
+        paths += [f"{VM}/{uuid}", f"{VM}/{uuid}/name", f"{VM}/{uuid}/uuid"]
+    return paths
+
+
+def device_trees(channel: Channel, kind: str) -> tuple[list[str], list[str]]:
+    """Of one device: nodes to be listed on the way, and trees to be read whole."""
+    frontend, backend = channel.frontend, channel.backend
+    trees = [
+        libxl_device_dir(frontend, channel.device_class, channel.device),
+        frontend_dir(frontend, channel.device_class, channel.device),
+        f"{LOCAL_DOMAIN}/{backend}/backend/{kind}/{frontend}/{channel.device}",
+    ]
+    listed = [tree.rpartition("/")[0] for tree in trees]
+    listed += [
+        f"{LOCAL_DOMAIN}/{backend}/backend",
+        f"{LOCAL_DOMAIN}/{backend}/backend/{kind}",
+    ]
+    return listed, trees
+
+
+def with_reader(held: Permissions, reader: int) -> Permissions | None:
+    """`held` with `reader` added, or None if it can read already.
+
+    Raises:
+        ValueError: there is no room for another entry.
+    """
+    if reader == 0 or held[0][0] in "rb" or held[0][1:] == str(reader):
+        return None
+    for entry in held[1:]:
+        if entry[1:] == str(reader) and entry[0] in "rb":
+            return None
+    kept = tuple(entry for entry in held if entry[1:] != str(reader))
+    if len(kept) >= MAX_PERMISSIONS:
+        raise ValueError(f"{len(kept)} permissions already")
+    return (*kept, f"r{reader}")
