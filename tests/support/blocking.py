@@ -10,7 +10,7 @@ import struct
 from collections import deque
 
 from broker.xenstore import wire
-from broker.xenstore.errors import ConnectionLostError, error_for
+from broker.xenstore.errors import ConnectionLostError, StoreError, error_for
 
 DEADLINE = 10.0
 """Seconds a test waits for any one thing before it fails."""
@@ -138,6 +138,16 @@ class BlockingClient:
                 raise ConnectionLostError
             data += more
         return data
+
+
+def outcome(function, *arguments, **options):
+    """What the call returned, or the wire's error name, or "closed" for the connection's end."""
+    try:
+        return function(*arguments, **options)
+    except (ConnectionLostError, ConnectionResetError):
+        return "closed"
+    except StoreError as error:
+        return error.errno_name
 
 
 def _bytes(value):

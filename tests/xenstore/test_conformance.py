@@ -6,9 +6,9 @@ import struct
 
 import pytest
 from differences import expected
+from support.blocking import outcome
 
 from broker.xenstore import wire
-from broker.xenstore.errors import ConnectionLostError, StoreError
 
 
 @pytest.fixture
@@ -16,18 +16,6 @@ def root(store_daemon):
     with store_daemon.client() as client:
         client.mkdir("/test")
         yield client
-
-
-def outcome(function, *arguments, **options):
-    """The wire's error name, or what the call returned."""
-    try:
-        return function(*arguments, **options)
-    except ConnectionLostError:
-        return "closed"
-    except ConnectionResetError:
-        return "closed"
-    except StoreError as error:
-        return error.errno_name
 
 
 def test_a_value_holds_any_bytes(root):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from differences import expected
-from test_conformance import outcome
+from support.blocking import outcome
 
 
 @pytest.fixture
