@@ -111,15 +111,6 @@ class Decoder:
         self._partial += data[start:]
         self._needed = needed
 
-    def end_of_data(self) -> None:
-        """The stream has ended.
-
-        Raises:
-            FrameError: in the middle of a frame.
-        """
-        if self._partial:
-            raise FrameError(f"stream ended {len(self._partial)} bytes into a frame")
-
 
 def encode(op: int, request_id: int, transaction: int, payload: bytes) -> bytes:
     """One frame with exactly this payload."""
