@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from twisted.internet import reactor
+from twisted.internet import defer, reactor
 from twisted.internet.protocol import Factory, Protocol
 
 from broker.xenstore import wire
@@ -33,8 +33,8 @@ class ScriptedStore:
     def stop(self):
         for connection in list(self.connections):
             connection.transport.abortConnection()
-        self._port.stopListening()
-        shutil.rmtree(self._directory)
+        stopped = defer.maybeDeferred(self._port.stopListening)
+        stopped.addCallback(lambda _: shutil.rmtree(self._directory))
 
 
 class _Peer(Protocol):
