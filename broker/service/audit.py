@@ -95,11 +95,9 @@ class Audit:
             self._cannot_write(error)
 
     def probe(self) -> bool:
-        """Try a journal that failed again; whether it can be written now."""
-        try:
-            self._journal.probe()
-        except JournalError as error:
-            self._cannot_write(error)
+        """Try a journal that failed again, with a line that says so; whether it is well now."""
+        detail = f"could not be written for a time: {self.broken}"
+        if not self.commit([events.Alarm(time.time(), "audit log", detail)]):
             return False
         self.log.info("the audit log can be written again")
         return True

@@ -78,48 +78,46 @@ class Decider:
         Raises:
             ConnectionLostError: the connection ended.
         """
-        now = time.time()
-        state = self._state
         devices = list(self.pending)
         del devices[BATCH:]
-        lines: list[events.Event] = []
-        entries: list[tuple[str, Entry]] = []
-        fresh: list[tuple[Device, Entry | None]] = []
-        writes: list[tuple[Device, Entry]] = []
-        seq = state.seq
+        batch = _Batch(self._state.seq)
         for device in devices:
-            if device.channel is None or device.gone:
-                continue
-            judged = self._judge.judge(device)
-            entry = state.ledger.get(device.path)
-            step = plan(judged.decision, entry, device.published)
-            if step.foreign:
-                self._tampered(device, entry)
-            if judged.spent:
-                self._audit.alarm(f"nonce of {device}", f"was used before, {judged.spent}")
-            if step.action == "decide":
-                try:
-                    made = make_entry(device, judged.decision, seq + 1, self._key)
-                except RecordError as error:
-                    self._audit.alarm(f"record of {device}", str(error))
-                    continue
-                seq += 1
-                lines.append(events.Decided(now, device.path, made.text.decode("ascii")))
-                entries.append((device.path, made))
-                fresh.append((device, entry))
-                writes.append((device, made))
-            elif step.action == "publish" and entry is not None:
-                writes.append((device, entry))
-        if not self._audit.commit(lines, entries):
+            if device.channel is not None and not device.gone:
+                self._judge_one(device, batch)
+        if not self._audit.commit(batch.lines, batch.entries):
             return
         for device in devices:
             self.pending.pop(device, None)
-        if writes:
-            writes.sort(key=_denials_first)
-            await self._publish(publisher, writes)
-        if fresh:
-            self.tell("decision", fresh)
+        if batch.writes:
+            batch.writes.sort(key=_denials_first)
+            await self._publish(publisher, batch.writes)
+        if batch.fresh:
+            self.tell("decision", batch.fresh)
         self._on_decided(devices)
+
+    def _judge_one(self, device: Device, batch: _Batch) -> None:
+        """Judge one channel; what is new about it goes into the batch."""
+        judged = self._judge.judge(device)
+        entry = self._state.ledger.get(device.path)
+        step = plan(judged.decision, entry, device.published)
+        if step.foreign:
+            self._tampered(device, entry)
+        if judged.spent:
+            self._audit.alarm(f"nonce of {device}", f"was used before, {judged.spent}")
+        if step.action == "publish" and entry is not None:
+            batch.writes.append((device, entry))
+        elif step.action == "decide":
+            try:
+                made = make_entry(device, judged.decision, batch.seq + 1, self._key)
+            except RecordError as error:
+                self._audit.alarm(f"record of {device}", str(error))
+                return
+            batch.seq += 1
+            text = made.text.decode("ascii")
+            batch.lines.append(events.Decided(batch.now, device.path, text))
+            batch.entries.append((device.path, made))
+            batch.fresh.append((device, entry))
+            batch.writes.append((device, made))
 
     def tell(self, event: Told, devices: Iterable[tuple[Device, Entry | None]]) -> None:
         """Tell the subscribers."""
@@ -153,6 +151,18 @@ class Decider:
         held = escape(device.published or b"", 120)
         instead = "nothing" if entry is None else f"record {entry.seq}"
         self._audit.alarm(device.path, f"does not hold {instead}, but: {held}")
+
+
+class _Batch:
+    """What one turn decides: lines to audit, entries for the state, records to publish."""
+
+    def __init__(self, seq: int) -> None:
+        self.now = time.time()
+        self.seq = seq
+        self.lines: list[events.Event] = []
+        self.entries: list[tuple[str, Entry]] = []
+        self.fresh: list[tuple[Device, Entry | None]] = []
+        self.writes: list[tuple[Device, Entry]] = []
 
 
 def _denials_first(item: tuple[Device, Entry]) -> bool:

@@ -37,7 +37,7 @@ Phase = Literal["starting", "reconciling", "enforcing", "stopped"]
 
 DISPLAY_DELAY: Final = 0.02
 """Seconds until what is only for people is brought up to date."""
-SHOWN_AT_ONCE: Final = 256
+SHOWN_AT_ONCE: Final = 64
 """Domains and devices brought up to date at once, so that decisions need not wait for it."""
 WATCHES: Final = (
     *(paths.LOCAL_DOMAIN, paths.VM, paths.LIBXL, paths.REPORTS, paths.DECISIONS),
@@ -183,8 +183,7 @@ class Engine:
             return
         self.log.failure("a turn failed; reading everything anew", failure)
         self.audit.failed(f"a turn failed: {escape(failure.getErrorMessage())}")
-        if self.connection is not None:
-            self.connection.close()
+        self.start_over()
 
     async def _turn(self, items: Sequence[Item]) -> None:
         survey, publisher = self._survey, self._publisher
@@ -214,13 +213,19 @@ class Engine:
     async def _settle(self, changes: Changes) -> None:
         """Take in what was read: who is gone, who is new, how everybody stands now."""
         self.decider.pending.update(changes.devices)
-        lines = await self._departures(changes) if changes.gone or changes.vanished else []
+        lines: list[events.Event] = []
+        gone: list[paths.Channel] = []
+        if changes.gone or changes.vanished:
+            gone = await self._departures(changes, lines)
         if lines or changes.lives or changes.domains or self._restand:
             lines += self.judge.adoptions(time.time())
             if not self.audit.commit(lines):
                 self._restand = True
-            elif lines or changes.lives or self._restand:
-                self._stand()
+            else:
+                if self._publisher is not None:
+                    await self._publisher.remove(gone)
+                if lines or changes.lives or self._restand:
+                    self._stand()
         for device in changes.devices:
             self._watch_guest(device)
         for device in changes.reports:
@@ -232,10 +237,9 @@ class Engine:
                 self._show_device.update(dict.fromkeys(domain.devices.values()))
             self._show_soon()
 
-    async def _departures(self, changes: Changes) -> list[events.Event]:
-        """What to write down about domains and devices that are gone."""
+    async def _departures(self, changes: Changes, lines: list[events.Event]) -> list[paths.Channel]:
+        """What to write down about domains and devices that are gone; the channels of both."""
         now = time.time()
-        lines: list[events.Event] = []
         vanished = dict.fromkeys(changes.vanished)
         for domid in changes.gone:
             domain = self.mirror.domains.get(domid)
@@ -258,9 +262,7 @@ class Engine:
             path = paths.decision_path(channel)
             if path in self.state.ledger:
                 lines.append(events.Vanished(now, path, privileged))
-        if gone and publisher is not None:
-            await publisher.remove(gone)
-        return lines
+        return gone
 
     async def _still_introduced(self, domid: int) -> bool:
         """Whether the store still knows a domain whose home is gone: dying ones count."""
@@ -316,9 +318,10 @@ class Engine:
         self._show_soon()
         self.relabelled()
 
-    def look_again(self) -> None:
-        """Go on with what waited for the audit log."""
-        self._wake()
+    def start_over(self) -> None:
+        """Read everything anew, after a time in which what was read could not be acted on."""
+        if self.connection is not None:
+            self.connection.close()
 
     def _watch_guest(self, device: Device) -> None:
         """Note what a guest made of its own directory, once for each change."""

@@ -44,7 +44,7 @@ class Heartbeat:
             audit.repeats()
         if audit.broken:
             if audit.probe():
-                engine.look_again()
+                engine.start_over()
             return
         connection = engine.connection
         if engine.phase != "enforcing" or connection is None:

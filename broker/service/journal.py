@@ -113,14 +113,6 @@ class Journal:
         self._settle(events)
         self._unsynced = True
 
-    def probe(self) -> None:
-        """Find out whether a journal that failed can be written again.
-
-        Raises:
-            JournalError: it cannot.
-        """
-        self.commit(())
-
     def close(self) -> None:
         """Flush what `note` left and close the file."""
         if self._unsynced and self.error is None:

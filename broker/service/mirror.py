@@ -35,6 +35,7 @@ class Device:
         "path",
         "problem",
         "published",
+        "report_path",
         "shown",
         "untrusted_backend",
         "untrusted_backend_id",
@@ -54,6 +55,7 @@ class Device:
         self.backend: int | None = None
         self.channel: paths.Channel | None = None
         self.path = ""
+        self.report_path = ""
         self.display_path = ""
         self.published: bytes | None = None
         self.shown: bytes | None = None
@@ -76,8 +78,13 @@ class Device:
         )
         if self.channel != before:
             self.path = "" if self.channel is None else paths.decision_path(self.channel)
+            self.report_path = "" if self.channel is None else paths.report_dir(self.channel)
             self.published = self.untrusted_nonce = self.untrusted_enforced = None
         return self.channel != before
+
+    def set_shown(self, _: str, value: bytes) -> None:
+        """The broker wrote the verdict that people see."""
+        self.shown = value
 
     def __str__(self) -> str:
         """As people write it."""
@@ -119,6 +126,11 @@ class Domain:
         self.security: dict[str, bytes | None] = {}
         self.written: dict[str, bytes] = {}
         self.devices: dict[tuple[str, str], Device] = {}
+
+    def set_shown(self, path: str, value: bytes) -> None:
+        """The broker wrote a node of the security directory."""
+        key = path.partition("/security/")[2]
+        self.security[key] = self.written[key] = value
 
     def set_name(self, value: bytes | None) -> bool:
         """Take `/vm/<uuid>/name`; whether it is another one. What is not UTF-8 is no name."""

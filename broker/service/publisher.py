@@ -85,13 +85,13 @@ class Publisher:
             except StoreError:
                 self._prepared.discard(backend)
 
-    async def remove(self, channels: Iterable[paths.Channel]) -> None:
+    async def remove(self, channels: Sequence[paths.Channel]) -> None:
         """Remove the records of channels that are gone, if they are ours to remove.
 
         Raises:
             ConnectionLostError: the connection ended.
         """
-        if self.privileged:
+        if self.privileged and channels:
             await self._store.rm_many([paths.decision_path(channel) for channel in channels])
 
     async def write(self, path: str, value: bytes) -> bool:
@@ -116,36 +116,25 @@ class Publisher:
         Raises:
             ConnectionLostError: the connection ended.
         """
-        writes: list[tuple[str, bytes]] = []
-        targets: list[tuple[Domain | None, Device | None, str]] = []
+        shown: list[tuple[str, bytes, Domain | Device]] = []
         foreign: list[tuple[str, str]] = []
         for domain in domains:
-            if domain.uuid is None:
-                continue
-            security = paths.security_dir(domain.uuid)
             for key, value in wanted.security(domain).items():
                 held = domain.security.get(key)
-                if (held or b"") == value:
-                    domain.written[key] = value
-                    continue
-                if held and held != domain.written.get(key):
-                    foreign.append((f"{security}/{key}", escape(held, 100)))
-                writes.append((f"{security}/{key}", value))
-                targets.append((domain, None, key))
+                path = f"{paths.security_dir(domain.uuid or '')}/{key}"
+                if (held or b"") != value:
+                    shown.append((path, value, domain))
+                    if held and held != domain.written.get(key):
+                        foreign.append((path, escape(held, 100)))
         for device in devices:
             value = wanted.verdict(device)
             if device.display_path and value and device.shown != value:
-                writes.append((device.display_path, value))
-                targets.append((None, device, ""))
-        answers = await self._store.write_many(writes)
-        for target, (_, value), answer in zip(targets, writes, answers, strict=True):
-            shown, verdict, key = target
-            if answer is not None:
-                continue  # tried again when an event shows the node
-            if shown is not None:
-                shown.security[key] = shown.written[key] = value
-            if verdict is not None:
-                verdict.shown = value
+                shown.append((device.display_path, value, device))
+        answers = await self._store.write_many([(path, value) for path, value, _ in shown])
+        for (path, value, target), answer in zip(shown, answers, strict=True):
+            # What the store did not take is tried again when an event shows the node.
+            if answer is None:
+                target.set_shown(path, value)
         return foreign
 
 
@@ -160,7 +149,7 @@ class Wanted:
     def security(self, domain: Domain) -> dict[str, bytes]:
         """The nodes below `/vm/<uuid>/security` for one domain; empty stands for none."""
         standing = self._standings.get(domain.domid)
-        if standing is None or standing.shadow:
+        if standing is None or standing.shadow or domain.uuid is None:
             return {}
         policy = self._policy
         label = standing.label
@@ -168,8 +157,8 @@ class Wanted:
             values = ("", "", "")
         else:
             values = (label, policy.name, str(policy.ssidref(label)))
-        texts = (*values, escape(str(standing), MAX_SHOWN))
-        return {k: v.encode("utf-8") for k, v in zip(SECURITY_KEYS, texts, strict=True)}
+        texts = (*values, str(standing))
+        return {key: _shown(text) for key, text in zip(SECURITY_KEYS, texts, strict=True)}
 
     def verdict(self, device: Device) -> bytes:
         """The node below `/vm/<uuid>/security/channel` for one device."""
@@ -178,6 +167,11 @@ class Wanted:
             return b""
         entry = self._state.ledger.get(device.path)
         if entry is None:
-            return f"deny {escape(device.problem, MAX_SHOWN)}".encode() if device.problem else b""
-        reason = escape(entry.decision.reason, MAX_SHOWN)
-        return f"{entry.decision.verdict} {reason}".encode().rstrip()
+            return _shown(f"deny {device.problem}") if device.problem else b""
+        return _shown(f"{entry.decision.verdict} {entry.decision.reason}").rstrip()
+
+
+def _shown(text: str) -> bytes:
+    """Text for a node that people look at; what guests wrote is escaped in it already."""
+    plain = "".join([char if char.isprintable() else "?" for char in text[:MAX_SHOWN]])
+    return plain.encode("ascii", "backslashreplace")

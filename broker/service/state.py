@@ -6,7 +6,7 @@ included, finds the same state again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from broker.service import events
 from broker.xenstore import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MAX_SPENT_NONCES: Final = 32_768
 """Nonces remembered as used; the oldest is forgotten first."""
@@ -55,38 +55,64 @@ class State:
         self.seq = 0
         self.beat = 0
         self.started = False
+        self._effects: dict[type, Callable[[Any], None]] = {
+            events.Decided: self._apply_decided,
+            events.Admitted: self._apply_admitted,
+            events.Released: self._apply_released,
+            events.Vanished: self._apply_vanished,
+            events.LabelSet: self._relabel,
+            events.LabelRemoved: self._relabel,
+            events.PolicyLoaded: self._apply_policy,
+            events.Beat: self._apply_beat,
+            events.Accepted: self._apply_accepted,
+            events.Quarantined: self._apply_quarantined,
+            events.QuarantineLifted: self._apply_lifted,
+            events.Started: self._apply_started,
+        }
 
     def apply(self, event: events.Event) -> None:
-        """Take one event in.
+        """Take one event in; kinds without an effect on the state are passed over.
 
         Raises:
             ValueError: the event cannot follow what came before: the journal is corrupt.
         """
-        if isinstance(event, events.Decided):
-            self.decided(event.path, event.text.encode("ascii"))
-        elif isinstance(event, events.Admitted):
-            self.admissions.pop(event.domid, None)
-            self.admissions[event.domid] = Admission(event.uuid, event.label)
-        elif isinstance(event, events.Released):
-            self.admissions.pop(event.domid, None)
-        elif isinstance(event, events.Vanished):
-            self.ledger.pop(event.path, None)
-        elif isinstance(event, events.LabelSet | events.LabelRemoved):
-            self._relabel(event)
-        elif isinstance(event, events.PolicyLoaded):
-            self.policy_digest = event.digest
-            self._rename(event.renames)
-        elif isinstance(event, events.Beat):
-            self.beat = max(self.beat, event.upto)
-        elif isinstance(event, events.Accepted):
-            self.seq = max(self.seq, event.seq)
-            self.beat = max(self.beat, event.beat)
-        elif isinstance(event, events.Quarantined):
-            self.quarantine[event.uuid] = event.reason
-        elif isinstance(event, events.QuarantineLifted):
-            self.quarantine.pop(event.uuid, None)
-        elif isinstance(event, events.Started):
-            self.started = True
+        effect = self._effects.get(type(event))
+        if effect is not None:
+            effect(event)
+
+    def _apply_decided(self, event: events.Decided) -> None:
+        self.decided(event.path, event.text.encode("ascii"))
+
+    def _apply_admitted(self, event: events.Admitted) -> None:
+        # The order of the mapping is the order of admission.
+        self.admissions.pop(event.domid, None)
+        self.admissions[event.domid] = Admission(event.uuid, event.label)
+
+    def _apply_released(self, event: events.Released) -> None:
+        self.admissions.pop(event.domid, None)
+
+    def _apply_vanished(self, event: events.Vanished) -> None:
+        self.ledger.pop(event.path, None)
+
+    def _apply_policy(self, event: events.PolicyLoaded) -> None:
+        self.policy_digest = event.digest
+        self._rename(event.renames)
+
+    def _apply_beat(self, event: events.Beat) -> None:
+        self.beat = max(self.beat, event.upto)
+
+    def _apply_accepted(self, event: events.Accepted) -> None:
+        self.seq = max(self.seq, event.seq)
+        self.beat = max(self.beat, event.beat)
+
+    def _apply_quarantined(self, event: events.Quarantined) -> None:
+        self.quarantine[event.uuid] = event.reason
+
+    def _apply_lifted(self, event: events.QuarantineLifted) -> None:
+        self.quarantine.pop(event.uuid, None)
+
+    def _apply_started(self, _: events.Started) -> None:
+        self.started = True
 
     def decided(self, path: str, text: bytes, entry: Entry | None = None) -> None:
         """Take a decision in; `entry` spares parsing what was just made.

@@ -6,6 +6,7 @@ decisions anew and forget its labels: the gates stay as they are until an operat
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -49,14 +50,17 @@ class StateDir:
         elif not path.is_dir():
             raise RefusedError(_missing(path))
         self._lock = _lock(path)
-        journal, key = path / JOURNAL, path / KEY
-        if not init:
-            for file in (journal, key):
-                if not file.exists():
-                    raise RefusedError(_missing(file))
-        self.key = self._open_key(key)
-        self.state = State()
-        self.journal = self._open_journal(journal)
+        with contextlib.ExitStack() as unlock:
+            unlock.callback(os.close, self._lock)
+            journal, key = path / JOURNAL, path / KEY
+            if not init:
+                for file in (journal, key):
+                    if not file.exists():
+                        raise RefusedError(_missing(file))
+            self.key = self._open_key(key)
+            self.state = State()
+            self.journal = self._open_journal(journal)
+            unlock.pop_all()
 
     def close(self) -> None:
         """Flush the journal and let another broker have the directory."""

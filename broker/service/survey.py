@@ -188,7 +188,7 @@ class Survey:
             home = paths.frontend_dir(device.domid, device.device_class, device.device)
             wanted += [f"{home}/backend", f"{home}/backend-id"]
             if device.channel is not None:
-                report = paths.report_dir(device.channel)
+                report = device.report_path
                 wanted += [f"{report}/nonce", f"{report}/enforced", device.path]
             if device.display_path:
                 wanted.append(device.display_path)
@@ -268,76 +268,46 @@ class Survey:
         Raises:
             StoreError: the connection is lost.
         """
-        leaves: list[tuple[Kind, Device]] = []
-        domids: dict[int, None] = {}
-        devices: dict[Device, None] = {}
-        vms: dict[Domain, None] = {}
+        targets = _Targets()
         for item in items:
-            if item.kind is Kind.WORLD:
-                continue
-            if item.channel is not None:
-                device = self._mirror.device_of(item.channel)
-                if device is not None:
-                    leaves.append((item.kind, device))
-            elif item.kind is Kind.DOMAIN:
-                domids[item.domid] = None
-            elif item.kind is Kind.DEVICE:
-                domain = self._mirror.domains.get(item.domid)
-                if domain is None:
-                    domids[item.domid] = None
-                else:
-                    devices[self._device(domain, item.device_class, item.device)] = None
-            else:
-                self._spread(item, leaves, vms)
-        if leaves:
-            await self._read_leaves(leaves, changes)
-        if domids:
-            await self.read_domains(list(domids), changes)
-        live = [device for device in devices if not device.gone]
+            self._spread(item, targets)
+        if targets.leaves:
+            await self._read_leaves(targets.leaves, changes)
+        if targets.domids:
+            await self.read_domains(list(targets.domids), changes)
+        live = [device for device in targets.devices if not device.gone]
         if live:
             await self.read_devices(live, changes)
-        if vms:
-            await self._read_security(vms, changes)
+        if targets.domains:
+            await self._read_security(targets.domains, changes)
 
-    def _spread(
-        self, item: Item, leaves: list[tuple[Kind, Device]], vms: dict[Domain, None]
-    ) -> None:
-        """What an item of many nodes comes down to."""
-        mirror = self._mirror
-        if item.kind is Kind.FRONTEND:
-            domain = mirror.domains.get(item.domid)
-            if domain is not None and item.device_class:
-                device = domain.devices.get((item.device_class, item.device))
-                leaves += [(Kind.FRONTEND, device)] if device is not None else []
-            elif domain is not None:
-                leaves += [(Kind.FRONTEND, device) for device in domain.devices.values()]
-        elif item.kind is Kind.REPORTS:
-            for device in mirror.backends.get(item.domid, ()):
-                leaves += [(Kind.NONCE, device), (Kind.ENFORCED, device)]
-        elif item.kind is Kind.RECORDS:
-            leaves += [(Kind.RECORD, it) for it in mirror.backends.get(item.domid, ())]
-        elif item.kind is Kind.VM:
-            for domain in mirror.of_uuid(item.uuid):
-                vms[domain] = None
-                leaves += [(Kind.SHOWN, it) for it in domain.devices.values()]
-        elif item.kind is Kind.SHOWN:
-            for domain in mirror.of_uuid(item.uuid):
-                device = domain.devices.get((item.device_class, item.device))
-                leaves += [(Kind.SHOWN, device)] if device is not None else []
+    def _spread(self, item: Item, targets: _Targets) -> None:
+        """What an item comes down to, by what the mirror knows."""
+        mirror, leaves = self._mirror, targets.leaves
+        domain = mirror.domains.get(item.domid)
+        if item.channel is not None:
+            device = mirror.device_of(item.channel)
+            if device is not None:
+                leaves.append((item.kind, device))
+        elif item.kind is Kind.DOMAIN or (item.kind is Kind.DEVICE and domain is None):
+            targets.domids[item.domid] = None
+        elif item.kind is Kind.DEVICE and domain is not None:
+            targets.devices[self._device(domain, item.device_class, item.device)] = None
+        elif item.kind is Kind.FRONTEND and domain is not None:
+            leaves += [(Kind.FRONTEND, it) for it in _matching(domain, item)]
+        elif item.kind in (Kind.REPORTS, Kind.RECORDS):
+            kinds = (Kind.NONCE, Kind.ENFORCED) if item.kind is Kind.REPORTS else (Kind.RECORD,)
+            leaves += [(kind, it) for it in mirror.backends.get(item.domid, ()) for kind in kinds]
+        elif item.kind in (Kind.VM, Kind.SHOWN):
+            for alike in mirror.of_uuid(item.uuid):
+                leaves += [(Kind.SHOWN, it) for it in _matching(alike, item)]
+                if item.kind is Kind.VM:
+                    targets.domains[alike] = None
 
     async def _read_leaves(self, leaves: list[tuple[Kind, Device]], changes: Changes) -> None:
         wanted: list[str] = []
         for kind, device in leaves:
-            if kind is Kind.FRONTEND:
-                home = paths.frontend_dir(device.domid, device.device_class, device.device)
-                wanted += [f"{home}/backend", f"{home}/backend-id"]
-            elif kind is Kind.RECORD:
-                wanted.append(device.path)
-            elif kind is Kind.SHOWN:
-                wanted.append(device.display_path)
-            elif device.channel is not None:
-                leaf = "nonce" if kind is Kind.NONCE else "enforced"
-                wanted.append(f"{paths.report_dir(device.channel)}/{leaf}")
+            wanted += _leaf_paths(kind, device)
         answers = iter(await self._store.read_many(wanted))
         for kind, device in leaves:
             if kind is Kind.FRONTEND:
@@ -350,6 +320,36 @@ class Survey:
                 self._nonce(device, next(answers), changes)
             else:
                 self._enforced(device, next(answers), changes)
+
+
+class _Targets:
+    """What the items of one turn come down to."""
+
+    def __init__(self) -> None:
+        self.leaves: list[tuple[Kind, Device]] = []
+        self.domids: dict[int, None] = {}
+        self.devices: dict[Device, None] = {}
+        self.domains: dict[Domain, None] = {}
+
+
+def _matching(domain: Domain, item: Item) -> list[Device]:
+    """The devices that an item means: one, or all where it names none."""
+    if not item.device_class:
+        return list(domain.devices.values())
+    device = domain.devices.get((item.device_class, item.device))
+    return [] if device is None else [device]
+
+
+def _leaf_paths(kind: Kind, device: Device) -> tuple[str, ...]:
+    if kind is Kind.FRONTEND:
+        home = paths.frontend_dir(device.domid, device.device_class, device.device)
+        return f"{home}/backend", f"{home}/backend-id"
+    if kind is Kind.RECORD:
+        return (device.path,)
+    if kind is Kind.SHOWN:
+        return (device.display_path,)
+    leaf = "nonce" if kind is Kind.NONCE else "enforced"
+    return (f"{device.report_path}/{leaf}",)
 
 
 def _value(answer: bytes | StoreError, before: bytes | None) -> bytes | None:

@@ -1,0 +1,271 @@
+"""Tampering, lost stores, floods, full disks, kills: nothing opens, nothing open closes."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import msgspec
+import pytest
+import pytest_twisted
+from broker_host import until, uuid_of
+from support.blocking import BlockingClient
+from twisted.internet.threads import deferToThread
+
+from broker.core.record import verify_heartbeat
+from broker.service import journal as journal_module
+from broker.xenstore import paths
+
+pytestmark = pytest.mark.xenstored
+run = pytest_twisted.ensureDeferred
+
+
+async def granted(host, box, domid=3, label="web_a"):
+    """A domain with a granted vif."""
+    host.create(domid)
+    if box.brokerd is None:
+        await box.start()
+    box.label(uuid_of(domid), label)
+    vif = host.vif(domid)
+    host.report(vif)
+    await host.decided(vif, "grant")
+    return vif
+
+
+@run
+@pytest.mark.parametrize("text", [b"", b"garbage", b"grant seq=9", b"\xff" * 100, b"x" * 2000])
+async def test_a_record_that_somebody_overwrote_is_put_back(host, box, text):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    host.client.write(paths.decision_path(vif), text)
+    await until(lambda: host.text(vif) == good)
+    if text:
+        await until(lambda: box.lines("alarm"))
+        assert box.lines("alarm")[-1]["subject"] == paths.decision_path(vif)
+
+
+@run
+async def test_an_old_record_replayed_is_put_right(host, box):
+    vif = await granted(host, box)
+    old = host.text(vif)
+    box.label(uuid_of(3), "lonely")
+    box.label(uuid_of(3), "web_b")
+    await until(lambda: host.record(vif).labels[0] == "web_b")
+    good = host.text(vif)
+    host.client.write(paths.decision_path(vif), old)
+    await until(lambda: host.text(vif) == good)
+
+
+@run
+async def test_a_record_that_was_removed_is_published_again_with_its_number(host, box):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    host.client.rm(f"{paths.DECISIONS}/0")
+    await until(lambda: host.text(vif) == good)
+
+
+@run
+async def test_a_store_restarted_empty_revokes_nothing(host, box):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    value = host.record(vif).nonce
+    host.daemon.restart_empty()
+    host.reconnect()
+    await until(lambda: host.read(paths.STATE) == b"enforcing", "taking up the empty store")
+    assert paths.decision_path(vif) in box.engine.state.ledger
+    assert not box.lines("vanished")
+    host.create(3)
+    host.vif(3)
+    host.report(vif, value.encode())
+    await until(lambda: host.text(vif) == good)
+
+
+@run
+async def test_a_report_that_is_lost_revokes_nothing(host, box):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    host.client.rm(f"{paths.REPORTS}/0")
+    host.vif(3, 1)
+    await host.decided(paths.Channel(0, "vif", 3, "1"), "pending")
+    assert host.text(vif) == good
+
+
+@run
+async def test_a_restart_leaves_every_record_as_it_is(host, box):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    await box.stop()
+    assert host.read(paths.STATE) == b"stopped"
+    assert host.text(vif) == good
+    await box.start()
+    assert host.text(vif) == good
+    assert box.engine.state.ledger[paths.decision_path(vif)].text == good
+
+
+@run
+async def test_changes_while_the_broker_was_down_are_decided_at_the_start(host, box):
+    vif = await granted(host, box)
+    host.vbd(3)
+    other = host.vif(3, 1)
+    await host.decided(other, "pending")
+    await box.stop()
+    host.detach(other)
+    vbd = host.vbd(3, params="/dev/vg/blue-1")
+    await box.start()
+    await host.decided(vbd, "deny", "resource")
+    assert host.verdict(vif) == "grant"
+    await until(lambda: not host.text(other))
+
+
+@run
+async def test_the_heartbeat_never_goes_back(host, box):
+    await granted(host, box)
+    first = verify_heartbeat(await until(lambda: host.read(paths.HEARTBEAT)), box.public_key())
+    await box.stop()
+    await box.start()
+
+    def beaten():
+        return verify_heartbeat(host.read(paths.HEARTBEAT), box.public_key()) > first
+
+    await until(beaten)
+
+
+@run
+async def test_while_the_audit_log_cannot_be_written_nothing_is_granted(host, box, monkeypatch):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    written = os.write
+
+    def full(file, data):
+        written(file, bytes(data)[:7])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal_module.os, "write", full)
+    other = host.vif(3, 1)
+    host.report(other)
+    await until(lambda: box.brokerd.audit.broken)
+    assert not host.text(other)
+    assert host.text(vif) == good
+    await box.brokerd.heartbeat.beat()
+    beat = host.read(paths.HEARTBEAT)
+    await box.brokerd.heartbeat.beat()
+    assert host.read(paths.HEARTBEAT) == beat
+    status = await box.brokerd.admin.status(None, None)
+    assert status.health == "red"
+    assert not status.enforcing
+    monkeypatch.undo()
+    await box.brokerd.heartbeat.beat()
+    await host.decided(other, "grant")
+    assert all(isinstance(line, dict) for line in box.journal())
+
+
+@run
+async def test_a_flooding_guest_does_not_delay_the_others(host, box):
+    await granted(host, box)
+    guest = host.daemon.guest(7)
+    stop = []
+
+    def flood():
+        client = BlockingClient(guest.path)
+        number = 0
+        while not stop:
+            client.write(f"/local/domain/7/data/{number % 997}", b"x")
+            client.write("/local/domain/7/device/vif/0/backend", b"x%d" % number)
+            number += 1
+        client.close()
+        return number
+
+    flooding = deferToThread(flood)
+    for device in range(1, 20):
+        vif = host.vif(3, device)
+        host.report(vif)
+        await host.decided(vif, "grant")
+    assert len(box.engine._dirty) < 1000
+    stop.append(True)
+    assert await flooding > 0
+
+
+@run
+async def test_a_frontend_that_rewrites_its_backend_is_noted_and_gains_nothing(host, box):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    home = paths.frontend_dir(3, "vif", "0")
+    host.client.write(f"{home}/backend-id", b"7\x1b[31m")
+    host.client.write(f"{home}/backend", b"/local/domain/7/backend/vif/3/0")
+    await until(lambda: box.lines("violation"))
+    line = box.lines("violation")[0]
+    assert (line["domid"], line["uuid"]) == (3, uuid_of(3))
+    assert "\x1b" not in line["detail"]
+    assert host.text(vif) == good
+
+
+@run
+async def test_a_guest_that_goes_on_beyond_its_share_of_the_audit_log_is_quarantined(host, box):
+    box.options["burst"] = 3
+    vif = await granted(host, box)
+    home = paths.frontend_dir(3, "vif", "0")
+    for number in range(40):
+        host.client.write(f"{home}/backend", b"/nowhere/%d" % number)
+        await until(
+            lambda: (
+                box.engine.mirror.domains[3].devices["vif", "0"].untrusted_backend
+                == b"/nowhere/%d" % number  # noqa: B023 - awaited within the turn
+                or uuid_of(3) in box.engine.state.quarantine
+            )
+        )
+        if uuid_of(3) in box.engine.state.quarantine:
+            break
+    record = await host.decided(vif, "deny", "quarantined")
+    assert record.reason.startswith("quarantined")
+    assert len(box.lines("violation")) <= 4
+    await box.stop()
+    await box.start()
+    assert host.verdict(vif) == "deny"
+    host.client.write(f"{home}/backend", paths.backend_dir(0, "vif", 3, "0"))
+    box.label(uuid_of(3), "web_a")
+    await host.decided(vif, "grant")
+
+
+@run
+async def test_a_state_rolled_back_is_refused_and_accepted_with_init(host, box):
+    vif = await granted(host, box)
+    await box.stop()
+    old = (box.state / "audit.jsonl").read_bytes()
+    await box.start()
+    value = host.report(vif)
+    await until(lambda: host.record(vif).nonce == value.decode())
+    newest = host.record(vif).seq
+    text = host.text(vif)
+    await box.stop()
+    (box.state / "audit.jsonl").write_bytes(old)
+    brokerd = await box.start(init=False)
+    assert "older than what is published" in brokerd.refused
+    assert host.text(vif) == text
+    await box.stop()
+    await box.start(init=True)
+    host.report(vif)
+    record = await until(lambda: host.record(vif) if host.record(vif).seq > newest else None)
+    assert record.seq > newest
+
+
+@run
+async def test_after_a_kill_between_audit_and_publishing_the_record_is_published(host, box):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    await box.stop()
+    host.client.write(paths.decision_path(vif), b"")
+    await box.start()
+    assert host.text(vif) == good
+
+
+@run
+async def test_every_decision_is_in_the_audit_log_before_its_outcome(host, box):
+    vif = await granted(host, box)
+    await until(lambda: any(host.record(vif).seq in it["seqs"] for it in box.lines("published")))
+    lines = box.journal()
+    seq = host.record(vif).seq
+    intent = next(i for i, it in enumerate(lines) if f" seq={seq} " in it.get("text", ""))
+    outcome = next(i for i, it in enumerate(lines) if seq in it.get("seqs", ()))
+    assert intent < outcome
+    assert lines[intent]["text"].encode() == host.text(vif)
+    assert msgspec.json.encode(lines[intent])
