@@ -55,6 +55,7 @@ class _Case(msgspec.Struct, kw_only=True):
     sight: Sight
     judgement: Judgement
     failure: str = ""
+    waits: bool = False
     retry: bool = False
 
 
@@ -153,8 +154,12 @@ class Enforcer:
             await self._let_go(slot, known, sight)
 
     def sweep(self) -> None:
-        """Give back what a crash left behind."""
-        nonces = {known.nonce for known in self._durable.saved.slots.values()}
+        """Give back what a crash left behind: all but what open devices use."""
+        nonces = set()
+        for key, known in self._durable.saved.slots.items():
+            outcome = self.outcomes.get(_slot(key))
+            if known.nonce and (outcome is None or outcome.state in {"open", "failed"}):
+                nonces.add(known.nonce)
         for gate in self._gates.values():
             gate.sweep(nonces)
 
@@ -269,7 +274,8 @@ class Enforcer:
             else:
                 await gate.revoke(device, final=judgement.final)
         except NotReadyError as error:
-            case.failure, case.retry = f"{judgement.reason}, but {error}", True
+            case.failure = f"{judgement.reason}, but {error}"
+            case.waits = case.retry = True
             return
         except Exception as error:  # noqa: BLE001 - whatever a gate meets, it has failed
             case.failure, case.retry = str(error) or repr(error), True
@@ -354,7 +360,7 @@ class Enforcer:
         elif is_open:
             state, granted = "open", known.memory.granted == known.nonce
             reason = "granted" if granted else judgement.reason
-        elif case.failure and judgement.action != "hold":
+        elif case.failure and not case.waits:
             state = "failed"
         else:
             state = "suspended" if suspended else "closed"

@@ -87,4 +87,4 @@ class Gate(Protocol):
         """The life is over: close what is left of it, give back what the gate holds for it."""
 
     def sweep(self, nonces: Collection[str]) -> None:
-        """Give back what is held for lives other than these: leavings of a crash."""
+        """Give back what is held for lives other than these, the open ones: a crash's leavings."""

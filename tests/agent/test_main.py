@@ -1,0 +1,260 @@
+"""The program itself: a real process with real gates, in a host of network namespaces."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from bed import Bed
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from netns import Lab
+from records import KEY, OTHER_KEY, UUID
+from support.xenstoreds import start_store, wait_until
+
+from broker.agent.config import load_config
+from broker.agent.gates import loopdev
+from broker.text.problems import ProblemsError
+
+VIF, VBD = "vif/0", "vbd/51712"
+COMMAND = Path(sys.executable).parent / "broker-agent"
+
+
+def pem(key):
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def config(directory, **changes):
+    """An agent.yaml with its key beside it."""
+    (directory / "broker.pub").write_bytes(pem(KEY))
+    values = {"store": "unix:/nowhere", "domid": 0, "broker_key": "broker.pub", "state": "state"}
+    path = directory / "agent.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in {**values, **changes}.items()))
+    path.chmod(0o600)
+    return path
+
+
+class Host(Bed):
+    """A store, a bridge with two guests, and the program in the middle."""
+
+    def __init__(self, daemon, lab, directory):
+        super().__init__(daemon)
+        self.lab = lab
+        self.directory = directory
+        self.config = config(directory, store=daemon.address)
+        self.log = (directory / "log").open("ab")
+        self.process = None
+        self.image = directory / "disk.img"
+        self.image.write_bytes(bytes(1 << 20))
+
+    def start(self):
+        self.process = subprocess.Popen(
+            ["ip", "netns", "exec", self.lab.host.name, str(COMMAND), "--config", str(self.config)],
+            stderr=self.log,
+        )
+
+    def end(self, number):
+        self.process.send_signal(number)
+        return self.process.wait(10)
+
+    def beat_until(self, condition, what):
+        """As `wait_until`, with a broker that lives."""
+
+        def looked():
+            self.send_beat()
+            return condition()
+
+        return wait_until(looked, what)
+
+    def loops(self):
+        nonce = (self.report(VBD, "nonce") or b"").decode()
+        return loopdev.tagged(nonce)
+
+    def text(self):
+        return (self.directory / "log").read_text()
+
+
+@pytest.fixture
+def host(tmp_path):
+    daemon, lab = start_store("C"), Lab()
+    made = Host(daemon, lab, tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.end(signal.SIGKILL)
+    for loop in made.loops():
+        loopdev.detach(loop)
+    made.close()
+    lab.close()
+    daemon.stop()
+
+
+def test_from_a_signed_grant_to_frames_and_blocks_and_back(host):
+    host.start()
+    host.attach(VIF)
+    host.attach(VBD, params=str(host.image))
+    wait_until(lambda: host.report(VIF, "nonce") and host.report(VBD, "nonce"), "nonces")
+    assert not host.lab.passes()
+    host.decide(VIF)
+    host.decide(VBD)
+    host.beat_until(lambda: host.enforced(VIF) == host.enforced(VBD) == "open", "both open")
+    assert host.lab.passes()
+    assert len(host.loops()) == 1
+
+    assert host.end(signal.SIGTERM) == 0
+    assert host.lab.passes()
+    assert len(host.loops()) == 1
+    assert "every gate stays as it is" in host.text()
+
+    host.start()
+    host.decide(VIF, "deny", reason="relabelled\x1b[2J")
+    host.decide(VBD, "deny")
+    wait_until(lambda: host.enforced(VIF) == "suspended", "vif suspended")
+    wait_until(lambda: host.enforced(VBD) == "closed", "vbd closed")
+    assert not host.lab.passes()
+    assert host.loops() == []
+    assert "suspended (seq 2): relabelled\\x1b[2J" in host.text()
+
+
+def test_a_link_brought_up_by_somebody_else_is_closed(host):
+    host.start()
+    host.attach(VIF)
+    wait_until(lambda: host.enforced(VIF) == "closed", "a report")
+    host.lab.host.ip("link", "set", "vif3.0", "master", "xpbr0")
+    host.lab.host.ip("link", "set", "vif3.0", "up")
+    wait_until(lambda: host.lab.shown("vif3.0") == (False, False), "the link closed")
+
+
+def test_a_link_that_comes_after_its_grant_is_opened(host):
+    host.start()
+    host.attach("vif/5")
+    wait_until(lambda: host.report("vif/5", "nonce"), "a nonce")
+    host.decide("vif/5")
+    host.beat_until(lambda: b"not%20there" in host.report("vif/5", "enforced"), "the wait")
+    assert host.enforced("vif/5") == "closed"
+    host.lab.plug(3, "vif3.5", inner="eth5")
+    host.beat_until(lambda: host.enforced("vif/5") == "open", "open")
+
+
+def test_killed_at_any_point_it_leaves_gates_alone_and_recovers(host):
+    """Killed a little later each time after a decision; the next start makes it come true."""
+    host.start()
+    host.attach(VIF)
+    host.attach(VBD, params=str(host.image))
+    wait_until(lambda: host.enforced(VIF) and host.enforced(VBD), "reports")
+    nonce = host.report(VBD, "nonce")
+    for step in range(8):
+        verdict, wanted = (
+            ("grant", {"open"}) if step % 2 == 0 else ("deny", {"suspended", "closed"})
+        )
+        host.decide(VIF, verdict)
+        host.decide(VBD, verdict)
+        host.send_beat()
+        time.sleep(0.002 * step)  # the point at which it dies is what is varied
+        host.end(signal.SIGKILL)
+        before = host.lab.shown("vif3.0"), host.gate(VBD)
+        assert (host.lab.shown("vif3.0"), host.gate(VBD)) == before
+        host.start()
+        host.beat_until(
+            lambda wanted=wanted: {host.enforced(VIF), host.enforced(VBD)} <= wanted, verdict
+        )
+        assert host.lab.passes() == (verdict == "grant")
+        assert host.gate(VBD) == (verdict == "grant")
+        assert len(host.loops()) == (1 if verdict == "grant" else 0)
+        assert host.report(VBD, "nonce") == nonce
+
+
+def run(path):
+    ran = subprocess.run(
+        [str(COMMAND), "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"gates": "open"}, "agent.yaml:5:8"),
+        ({"domid": -1}, "agent.yaml:2:8"),
+        ({"domid": "zero"}, "agent.yaml:2:8"),
+        ({"surprise": 1}, "agent.yaml:5:1"),
+        ({"store": "tcp:1"}, "unix:PATH"),
+        ({"domid": 3, "strict": "true"}, "domain 0's agent alone"),
+        ({"broker_key": "none.pub"}, "none.pub"),
+        ({"broker_key": "agent.yaml"}, "broker-agent: "),
+        ({"bootstrap_devices": "[{uuid: x, class: vbd, devid: 1, params: p}]"}, "agent.yaml:5:"),
+    ],
+)
+def test_a_configuration_that_is_not_good_is_refused_with_its_place(tmp_path, changes, said):
+    status, text = run(config(tmp_path, **changes))
+    assert status == 2
+    assert said in text
+    assert "Traceback" not in text
+
+
+def test_a_missing_configuration_is_refused(tmp_path):
+    status, text = run(tmp_path / "none.yaml")
+    assert (status, "none.yaml" in text, "Traceback" in text) == (2, True, False)
+
+
+def test_bootstrap_devices_are_only_taken_from_roots_own_file(tmp_path):
+    listed = f"[{{uuid: {UUID}, class: vbd, devid: 51712, params: /dev/x}}]"
+    path = config(tmp_path, bootstrap_devices=listed)
+    assert load_config(path).bootstrap_devices[0].params == "/dev/x"
+    path.chmod(0o620)
+    with pytest.raises(ProblemsError, match="root alone"):
+        load_config(path)
+    path.chmod(0o600)
+    os.chown(path, 65534, 0)
+    with pytest.raises(ProblemsError, match="root alone"):
+        load_config(path)
+
+
+def test_the_shipped_configuration_is_good():
+    path = Path(__file__).parents[2] / "etc" / "agent.yaml"
+    shipped = load_config(path)
+    assert (shipped.gates, shipped.strict, shipped.helper) == ("real", False, None)
+
+
+def test_records_of_another_broker_open_nothing(host):
+    (host.directory / "broker.pub").write_bytes(pem(OTHER_KEY))
+    host.start()
+    host.attach(VIF)
+    wait_until(lambda: host.report(VIF, "nonce"), "a nonce")
+    host.decide(VIF)
+    wait_until(lambda: b"signature" in (host.report(VIF, "enforced") or b""), "the refusal")
+    assert not host.lab.passes()
+
+
+def test_strict_mode_destroys_the_refused_and_spares_who_must_live(tmp_path):
+    """`xl` is a script that notes its arguments."""
+    code = textwrap.dedent("""
+        import sys
+        from twisted.internet import reactor
+        from broker.agent.destroy import Destroyer
+        destroyer = Destroyer(reactor, {0, 1}, sys.argv[1])
+        for domid in (0, 1, 7):
+            destroyer.destroy(domid, "denied")
+        reactor.callLater(0, lambda: None)
+        def look():
+            import os
+            if os.path.exists(sys.argv[2]) and open(sys.argv[2]).read().endswith("\\n"):
+                reactor.stop()
+            else:
+                reactor.callLater(0.01, look)
+        look()
+        reactor.run()
+    """)
+    xl, noted = tmp_path / "xl", tmp_path / "noted"
+    xl.write_text(f'#!/bin/sh\necho "$@" >> {noted}\n')
+    xl.chmod(0o755)
+    subprocess.run([sys.executable, "-c", code, str(xl), str(noted)], check=True, timeout=20)
+    assert noted.read_text() == "destroy 7\n"
