@@ -38,7 +38,7 @@ def register(commands: groups.Commands) -> None:
         offline.reporting(_decide),
         help="who may connect to whom: labels, rules and resource; not the wall",
         example=(
-            'echo \'{"class": "vif", "frontend": "web_red", "backend": "SystemManagement"}\' |\n'
+            'echo \'{"class": "vif", "frontend": "web_red", "backend": "db_red"}\' |\n'
             "    brokerctl policy decide --policy etc/policy.yaml"
         ),
     )

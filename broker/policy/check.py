@@ -164,7 +164,7 @@ def _resources(form: PolicyForm, findings: Findings) -> tuple[core.Resource, ...
         findings.name(name, "resource")
         marks[str(name)] = name
         ste = findings.known(resource.ste, form.ste_types, "STE type")
-        if len(resource.ste) != 1:
+        if len(resource.ste) != 1 and not resource.partial:
             findings.add(name, f"resource '{escape(name, 60)}' needs exactly one STE type")
         colours = listed(resource.colour)
         findings.names(colours, "colour")
@@ -217,8 +217,11 @@ def _classes(form: PolicyForm, findings: Findings) -> tuple[core.DeviceClass, ..
             findings.add(name, f"'{name}' is a word of the policy; no class can have it as a name")
         protocol = device_class.protocol or name
         findings.name(protocol, "protocol description")
+        if device_class.default is None and not device_class.partial:
+            findings.add(device_class, "'default' is missing: what holds where no rule speaks?")
+        default = device_class.default or "deny"
         where = findings.where(name)
-        classes.append(core.DeviceClass(str(name), str(protocol), device_class.default, where))
+        classes.append(core.DeviceClass(str(name), str(protocol), default, where))
     return tuple(classes)
 
 

@@ -32,15 +32,18 @@ class LabelForm(Marked):
 class ResourceForm(Marked):
     """One of `resources:`."""
 
-    ste: tuple[Text, ...]
+    ste: tuple[Text, ...] = ()
     colour: Names | None = None
     match: dict[Text, Text] | None = None
 
 
 class ClassForm(Marked):
-    """One of `classes:`; without `protocol` it is described under its own name."""
+    """One of `classes:`; without `protocol` it is described under its own name.
 
-    default: Literal["ste", "deny"]
+    `default` is mandatory; `check` says so, so that a class without it is still known.
+    """
+
+    default: Literal["ste", "deny"] | None = None
     protocol: Text | None = None
 
 

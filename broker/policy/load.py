@@ -12,7 +12,7 @@ from broker.policy.check import define
 from broker.policy.findings import Findings
 from broker.policy.form import PolicyForm
 from broker.policy.lint import warnings
-from broker.text.marked_yaml import load_struct
+from broker.text.marked_yaml import load_partial
 from broker.text.problems import ProblemsError
 
 if TYPE_CHECKING:
@@ -43,11 +43,13 @@ def check_policy(data: bytes, source: str) -> tuple[Policy, list[Problem]]:
 
 
 def _load(data: bytes, source: str) -> tuple[PolicyForm, Policy]:
-    form = load_struct(data, source, PolicyForm)
+    form, problems = load_partial(data, source, PolicyForm)
+    if form is None:
+        raise ProblemsError(problems)
     findings = Findings(source)
     definition = define(form, f"sha256:{hashlib.sha256(data).hexdigest()}", findings)
-    if findings.problems:
-        raise ProblemsError(findings.problems)
+    if problems or findings.problems:
+        raise ProblemsError([*problems, *findings.problems])
     return form, Policy(definition)
 
 

@@ -33,7 +33,8 @@ class RuleReader:
     def read(self, number: int, channel: ChannelForm) -> Rule | Between | None:
         """The rule `channels[number]`; None where it says nothing that could be one."""
         if (channel.allow is None) == (channel.deny is None):
-            self._findings.add(channel, "a rule is one 'allow' or one 'deny'")
+            if not channel.partial:
+                self._findings.add(channel, "a rule is one 'allow' or one 'deny'")
             return None
         verb: Verb = "deny" if channel.allow is None else "allow"
         form = channel.deny if channel.allow is None else channel.allow
@@ -81,7 +82,7 @@ class RuleReader:
     def _side(self, form: RuleForm, side: str, verb: Verb) -> tuple[str, ...] | None:
         value: Names | None = getattr(form, side)
         if value is None:
-            if verb == "allow":
+            if verb == "allow" and not form.partial:
                 self._findings.add(
                     form, f"'{side}' is missing: an allow says who, or '{side}: any'"
                 )

@@ -53,10 +53,17 @@ class Text(str):
 
 
 class Marked(msgspec.Struct, kw_only=True):
-    """A struct that learns where it stood; the fields are not keys of the file."""
+    """A struct that learns where it stood; the fields are not keys of the file.
+
+    `partial` is true where something in it was bad, or unknown, and has been left out (`load_partial`).
+    """
 
     line: int = 0
     column: int = 0
+    partial: bool = False
+
+
+_NOT_KEYS: Final = Marked.__struct_fields__
 
 
 class _Notes:
@@ -82,12 +89,26 @@ def load_struct(data: bytes, source: str, type: type[T]) -> T:  # noqa: A002 - r
         ProblemsError: with everything that is wrong; no other exception, whatever the bytes.
         TypeError: `type` uses an annotation this module does not understand.
     """
+    value, problems = load_partial(data, source, type)
+    if problems or value is None:
+        raise ProblemsError(problems)
+    return value
+
+
+def load_partial(data: bytes, source: str, type: type[T]) -> tuple[T | None, list[Problem]]:  # noqa: A002 - as above
+    """Like `load_struct`, but for who wants to look for more problems in what is good.
+
+    What is bad is left out: of lists, of mappings, and of structs where the field has a
+    default. None if nothing is left.
+
+    Raises:
+        ProblemsError: there is no tree to look at: no UTF-8, no YAML, no document.
+        TypeError: as `load_struct`.
+    """
     convert = _converter(typing.cast("Any", type))
     root, problems = read_tree(data, source)
     value = convert(root, _Notes(source, problems))
-    if problems:
-        raise ProblemsError(problems)
-    return typing.cast("T", value)
+    return (None if value is _BAD else typing.cast("T", value)), problems
 
 
 @functools.cache  # a few dozen annotations, for the life of the process
@@ -249,7 +270,8 @@ def _sequence(container: Callable[[list[Any]], Any], item_type: Any) -> _Convert
     def convert(node: Node, notes: _Notes) -> object:
         if not isinstance(node, Sequence):
             return notes.bad(node, f"expected a list, not a {_kind(node)}")
-        return container([read_item(item, notes) for item in node.items])
+        items = [read_item(item, notes) for item in node.items]
+        return container([item for item in items if item is not _BAD])
 
     return convert
 
@@ -264,7 +286,7 @@ def _pairs(
         if _is_double(key, first, notes):
             continue
         pairs.append((read_key(key, notes), value))
-    return pairs
+    return [(key, value) for key, value in pairs if key is not _BAD and value is not _BAD]
 
 
 def _is_double(key: Scalar, first: dict[str, Scalar], notes: _Notes) -> bool:
@@ -295,7 +317,7 @@ class _StructReader:
         self.fields = {
             field.encode_name: field
             for field in msgspec.structs.fields(struct)
-            if not (self.marked and field.name in ("line", "column"))
+            if not (self.marked and field.name in _NOT_KEYS)
         }
         # Made when the first such mapping is met: a struct may hold itself.
         self.readings: dict[str, _Converter] = {}
@@ -303,29 +325,34 @@ class _StructReader:
     def __call__(self, node: Node, notes: _Notes) -> object:
         if not isinstance(node, Mapping):
             return notes.bad(node, f"expected a mapping, not a {_kind(node)}")
-        problems_before = len(notes.problems)
-        values = self._values(node, notes)
-        if len(notes.problems) > problems_before:
-            return _BAD
-        if self.marked:
-            values["line"], values["column"] = node.line, node.column
-        return self.struct(**values)
-
-    def _values(self, node: Mapping, notes: _Notes) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        first: dict[str, Scalar] = {}
         if not self.readings:
             self.readings = {name: _converter(field.type) for name, field in self.fields.items()}
-        first: dict[str, Scalar] = {}
-        values: dict[str, Any] = {}
         for key, value_node in node.pairs:
             reading = self.readings.get(key.value)
             if reading is None:
-                notes.bad(key, _unknown(key.value, list(self.fields)))
+                values[""] = notes.bad(key, _unknown(key.value, list(self.fields)))
             elif not _is_double(key, first, notes):
                 values[self.fields[key.value].name] = reading(value_node, notes)
+        return self._struct(node, notes, first, values)
+
+    def _struct(
+        self, node: Mapping, notes: _Notes, given: dict[str, Scalar], values: dict[str, Any]
+    ) -> object:
+        whole = True
         for name, field in self.fields.items():
-            if field.required and name not in first:
+            if field.required and name not in given:
                 notes.bad(node, f"'{name}' is missing")
-        return values
+            if field.required and values.get(field.name, _BAD) is _BAD:
+                whole = False
+        if not whole:
+            return _BAD
+        good = {name: value for name, value in values.items() if value is not _BAD}
+        if self.marked:
+            partial = len(good) < len(values)
+            good.update(line=node.line, column=node.column, partial=partial)
+        return self.struct(**good)
 
 
 def _unknown(key: str, known: list[str]) -> str:

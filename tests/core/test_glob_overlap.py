@@ -1,0 +1,91 @@
+"""Globs of `match`, and the exact decision whether two of them overlap."""
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.core.definition import Resource
+from broker.core.glob import matches, overlap
+from broker.core.resources import ResourceIndex
+
+ALPHABET = "ab/"
+VALUES = ["".join(it) for size in range(8) for it in itertools.product(ALPHABET, repeat=size)]
+patterns = st.text(alphabet=[*ALPHABET, "*"], max_size=4)
+
+
+def test_a_star_stands_for_any_characters_but_the_slash():
+    assert matches("/dev/vg/red-*", "/dev/vg/red-")
+    assert matches("/dev/vg/red-*", "/dev/vg/red-web1")
+    assert matches("/dev/*/x", "/dev/\n\x01/x")
+    assert not matches("/dev/vg/*", "/dev/vg/a/b")
+    assert not matches("/dev/vg/red-*", "x/dev/vg/red-1")
+    assert not matches("/dev/vg/red-*", "/dev/vg/red-1\n/x")
+
+
+def test_every_other_character_stands_for_itself():
+    assert matches("/dev/[a]?.b", "/dev/[a]?.b")
+    assert not matches("/dev/[a]?.b", "/dev/axzb")
+
+
+def test_a_climbing_value_never_matches():
+    assert not matches("*", "..")
+    assert not matches("/dev/*/x", "/dev/../x")
+    assert not matches("/dev/..", "/dev/..")
+    assert matches("/dev/*", "/dev/..x")
+
+
+@settings(max_examples=150, deadline=None)
+@given(patterns, patterns)
+def test_two_patterns_overlap_iff_some_value_matches_both(one, other):
+    # With a star each they have six other characters: what is common is no longer than that.
+    common = any(matches(one, value) and matches(other, value) for value in VALUES)
+    assert overlap(one, other) == overlap(other, one)
+    assert overlap(one, other) == common
+
+
+resources = st.lists(
+    st.tuples(
+        st.sampled_from(("vbd", "uplink")),
+        st.dictionaries(st.sampled_from(("params", "port")), patterns, max_size=2),
+    ),
+    max_size=6,
+).map(
+    lambda made: [
+        Resource(f"r{number}", "t", (), name, match, "")
+        for number, (name, match) in enumerate(made)
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(resources)
+def test_all_overlapping_pairs_are_found(made):
+    wanted = {
+        frozenset((one.name, other.name))
+        for one, other in itertools.combinations(made, 2)
+        if one.device_class == other.device_class
+        and all(overlap(one.match[key], other.match[key]) for key in one.match.keys() & other.match)
+    }
+    found = [frozenset((one.name, other.name)) for one, other in ResourceIndex(made).overlaps()]
+    assert set(found) == wanted
+    assert len(found) == len(wanted)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    resources, st.dictionaries(st.sampled_from(("params", "port")), st.sampled_from(VALUES[:400]))
+)
+def test_a_device_is_the_one_resource_that_matches_it_and_no_other(made, device):
+    wanted = [
+        it.name
+        for it in made
+        if it.device_class == "vbd"
+        and all(key in device and matches(value, device[key]) for key, value in it.match.items())
+    ]
+    assert ResourceIndex(made).find("vbd", device) == (wanted[0] if len(wanted) == 1 else None)
+
+
+def test_a_resource_without_a_match_is_never_found():
+    index = ResourceIndex([Resource("r", "t", (), None, {}, "")])
+    assert index.find("vbd", {"params": "x"}) is None
