@@ -38,7 +38,8 @@ LONGEST_RETRY: Final = 60.0
 class Decider:
     """The channels that wait to be judged, and what becomes of them.
 
-    `on_decided(devices)` and `on_retry()` tell the engine.
+    `on_decided(judged, fresh)` tells which devices were judged, and which of them anew;
+    `on_retry()` that something is pending again.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Decider:
         key: Ed25519PrivateKey,
         clock: IReactorTime,
         *,
-        on_decided: Callable[[Iterable[Device]], None],
+        on_decided: Callable[[Iterable[Device], Iterable[Device]], None],
         on_retry: Callable[[], None],
     ) -> None:
         self.pending: dict[Device, None] = {}
@@ -93,7 +94,7 @@ class Decider:
             await self._publish(publisher, batch.writes)
         if batch.fresh:
             self.tell("decision", batch.fresh)
-        self._on_decided(devices)
+        self._on_decided(devices, [device for device, _ in batch.fresh])
 
     def _judge_one(self, device: Device, batch: _Batch) -> None:
         """Judge one channel; what is new about it goes into the batch."""

@@ -71,7 +71,7 @@ def classify(path: str) -> Item | None:
     parts = path.split("/")
     top = parts[1] if len(parts) > 1 else ""
     if top == "local":
-        return _local_item(path, parts)
+        return _local_item(parts)
     if top == "libxl":
         return _libxl_item(parts)
     if top == "vm":
@@ -84,7 +84,13 @@ def domain_item(domid: int) -> Item:
     return Item(Kind.DOMAIN, domid, paths.domain_dir(domid), domid)
 
 
-def _local_item(path: str, parts: list[str]) -> Item | None:
+def frontend_item(domid: int, device_class: str, device: str) -> Item:
+    """What a guest says of one of its devices."""
+    home = paths.frontend_dir(domid, device_class, device)
+    return Item(Kind.FRONTEND, domid, home, domid, device_class, device)
+
+
+def _local_item(parts: list[str]) -> Item | None:
     if len(parts) < 4:
         return WORLD
     domid = paths.parse_domid(parts[3])
@@ -100,8 +106,7 @@ def _local_item(path: str, parts: list[str]) -> Item | None:
         return None
     if not paths.is_device(parts[5], parts[6]):
         return None
-    home = path if len(parts) == 7 else path.rpartition("/")[0]
-    return Item(Kind.FRONTEND, domid, home, domid, parts[5], parts[6])
+    return frontend_item(domid, parts[5], parts[6])
 
 
 def _libxl_item(parts: list[str]) -> Item | None:

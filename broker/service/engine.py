@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from broker.service import events
 from broker.service.decider import Decider
-from broker.service.dirty import HOST, DirtySet, Item, Kind, classify
+from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_item
 from broker.service.judge import Judge
 from broker.service.mirror import Device, Domain, Mirror
 from broker.service.publisher import Publisher, Wanted
@@ -37,7 +37,7 @@ Phase = Literal["starting", "reconciling", "enforcing", "stopped"]
 
 DISPLAY_DELAY: Final = 0.02
 """Seconds until what is only for people is brought up to date."""
-SHOWN_AT_ONCE: Final = 64
+SHOWN_AT_ONCE: Final = 128
 """Domains and devices brought up to date at once, so that decisions need not wait for it."""
 WATCHES: Final = (
     *(paths.LOCAL_DOMAIN, paths.VM, paths.LIBXL, paths.REPORTS, paths.DECISIONS),
@@ -69,7 +69,7 @@ class Engine:
         self.mirror = Mirror()
         self.judge = Judge(self.mirror, audit.state, adopt=adopt)
         self.decider = Decider(
-            audit, self.judge, key, clock, on_decided=self._show_devices, on_retry=self._wake
+            audit, self.judge, key, clock, on_decided=self._decided, on_retry=self._wake
         )
         self.phase: Phase = "starting"
         self.connection: StoreConnection | None = None
@@ -348,8 +348,11 @@ class Engine:
 
     # what is for people, and what may wait
 
-    def _show_devices(self, devices: Iterable[Device]) -> None:
-        self._show_device.update(dict.fromkeys(devices))
+    def _decided(self, judged: Iterable[Device], fresh: Iterable[Device]) -> None:
+        self._show_device.update(dict.fromkeys(judged))
+        for device in fresh:
+            # A guest that hides its directory makes no event: look while there is time.
+            self._dirty.add_later(frontend_item(device.domid, device.device_class, device.device))
         self._show_soon()
 
     def _show_soon(self) -> None:

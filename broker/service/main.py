@@ -16,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
+from broker.policy.load import load_policy
 from broker.rpc.errors import RpcError
 from broker.rpc.local import SocketInUseError
 from broker.rpc.server import LocalServer
@@ -165,11 +166,13 @@ class Brokerd:
         announcing.addErrback(lambda failure: failure.trap(StoreError) and None)
 
     def _seed(self, path: Path) -> None:
+        """The configured policy, for a state that has none yet: bad input if it is not good."""
+        data = path.read_bytes()
+        load_policy(data, str(path))
         try:
-            change = self._policies.load(path.read_bytes(), str(path), "the first start")
+            change = self._policies.load(data, str(path), "the first start")
         except RpcError as error:
-            lines = "\n".join(error.problems)
-            raise RefusedError(f"{error}\n{lines}".rstrip()) from None
+            raise RefusedError(str(error)) from None
         self.log.info("policy {name} seeds the empty state", name=change.policy.name)
 
     async def _connected(self, connection: StoreConnection) -> None:
