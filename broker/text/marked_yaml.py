@@ -55,7 +55,8 @@ class Text(str):
 class Marked(msgspec.Struct, kw_only=True):
     """A struct that learns where it stood; the fields are not keys of the file.
 
-    `partial` is true where something in it was bad, or unknown, and has been left out (`load_partial`).
+    `partial` is true where something in it was bad or unknown and has been left out
+    (`load_partial`).
     """
 
     line: int = 0
