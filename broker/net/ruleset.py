@@ -42,7 +42,7 @@ def port_content(port: Port, uplinks: Iterable[Port] = ()) -> Content:
     number: Elements = {port.index: port.number}
     table = INET if port.bridge is None else BRIDGE
     content: Content = {
-        (table, "ports"): index,
+        (table, "uplinks" if port.uplink and table == BRIDGE else "ports"): index,
         (table, "sender"): number,
         (table, "receiver"): number,
     }

@@ -7,8 +7,8 @@ The form, and why each part of it is as it is:
 - Ports are matched by interface *index*. A name outlives its interface in a set, and another
   interface may take it; an index is given once.
 - The sender's class goes into the mark, the receiver's into the priority, and the pair is looked
-  up. Both are reset first, since a look-up that misses leaves the old value. The mark carries
-  `MARK_BASE` above the class: so a mark of somebody else's is never taken for a class.
+  up, in one rule: a look-up that misses ends it, so that no old value is ever compared. The mark
+  carries `MARK_BASE` above the class: so somebody else's mark is never taken for a class.
 - Bridge hooks sit at priority -200 and -300: at 0 they are bypassed for IP by br_netfilter.
 - `forward` alone leaves dom0 itself open: `input` and `output` hold dom0's own traffic to the
   ports in `host`.
@@ -40,6 +40,7 @@ SAMPLE_GROUP: Final = 22594
 """The nflog group that samples of dropped packets go to."""
 SAMPLE_BYTES: Final = 160
 SAMPLES_PER_SECOND: Final = 20
+MAX_PORTS: Final = 16384
 MAX_DROP_PAIRS: Final = 4096
 """Pairs of classes whose drops are counted apart; those beyond share the total."""
 
@@ -65,7 +66,11 @@ _COMMON: Final = (
     SetSpec("pairs", "typeof meta mark . meta priority", "pair"),
 )
 SETS: Final[dict[str, tuple[SetSpec, ...]]] = {
-    BRIDGE: (*_COMMON, SetSpec("local_macs", "typeof iif . ether saddr", "index_mac")),
+    BRIDGE: (
+        *_COMMON,
+        SetSpec("uplinks", "type iface_index", "index"),
+        SetSpec("local_macs", "typeof iif . ether saddr", "index_mac"),
+    ),
     INET: _COMMON,
     ARP: (_PORTS,),
 }
@@ -74,8 +79,12 @@ _TAGGED: Final = f"meta mark & 0xffff0000 == {MARK_BASE:#x}"
 _RESET: Final = "meta mark set 0 meta priority set none"
 _MARK_SENDER: Final = "meta mark set iif map @sender"
 _TO_RECEIVER: Final = "meta priority set oif map @receiver"
-_ACCEPT_PAIR: Final = "meta mark . meta priority @pairs meta priority set none accept"
+_IS_PAIR: Final = "meta mark . meta priority @pairs meta priority set none accept"
 """The priority goes back to none, lest a class choose a queue; the mark stays (see above)."""
+_ACCEPT_PAIR: Final = f"{_MARK_SENDER} {_TO_RECEIVER} {_IS_PAIR}"
+"""One rule: a look-up that misses ends it, so what is compared was always just set."""
+_WHO: Final = (_RESET, _MARK_SENDER, _TO_RECEIVER, "goto refuse")
+"""For counting a refusal: a look-up that misses must not leave an old value."""
 _SAMPLE: Final = (
     f"limit rate {SAMPLES_PER_SECOND}/second burst {SAMPLES_PER_SECOND} packets "
     f'log prefix "xpb" group {SAMPLE_GROUP} snaplen {SAMPLE_BYTES}'
@@ -91,36 +100,32 @@ def _governed(meta: str, port: str, chain: str, *, knows_bridge: bool) -> tuple[
 
 
 def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
-    either = ("oif @ports goto pass_pair", "accept") if knows_bridge else ()
+    pass_pair = (_ACCEPT_PAIR, *_WHO)
+    either = _governed("ibrname", "iif", "pass_pair", knows_bridge=True)
     other = ("accept",) if knows_bridge else ()
     closed = ("meta ibrname @bridges goto refuse_sender", "accept")
     return {
         "prerouting": (
-            "iif . ether saddr @local_macs goto refuse_sender",
+            # Guests first: they are many. An uplink may be one only after its sources.
             "iif @ports accept",
+            "iif . ether saddr @local_macs goto refuse_sender",
+            "iif @uplinks accept",
             # A port without a class may not even teach the bridge where a MAC is.
             *(closed if knows_bridge else ("goto refuse_sender",)),
         ),
-        "forward": (*_governed("ibrname", "iif", "pass_pair", knows_bridge=knows_bridge), *either),
+        "forward": (*either, "oif @ports goto pass_pair", "accept") if knows_bridge else pass_pair,
         "input": (*_governed("ibrname", "iif", "to_host", knows_bridge=knows_bridge), *other),
         "output": (*_governed("obrname", "oif", "from_host", knows_bridge=knows_bridge), *other),
-        "pass_pair": (_RESET, _MARK_SENDER, _TO_RECEIVER, _ACCEPT_PAIR, "goto refuse"),
-        "to_host": (
-            "meta mark set 0",
-            _MARK_SENDER,
-            "iif @host accept",
+        "pass_pair": pass_pair,
+        "to_host": ("meta mark set 0", _MARK_SENDER, "iif @host accept", *_WHO),
+        "from_host": (f"{_TAGGED} goto relayed", "oif @host accept", *_WHO),
+        "relayed": (
+            f"{_TO_RECEIVER} {_IS_PAIR}",
             "meta priority set none",
-            "goto refuse",
-        ),
-        "from_host": (
-            f"{_TAGGED} goto relayed",
-            "oif @host accept",
-            _RESET,
             _TO_RECEIVER,
             "goto refuse",
         ),
-        "relayed": ("meta priority set none", _TO_RECEIVER, _ACCEPT_PAIR, "goto refuse"),
-        "refuse_sender": (_RESET, _MARK_SENDER, "goto refuse"),
+        "refuse_sender": _WHO,
         "refuse": _REFUSE,
     }
 
@@ -130,27 +135,28 @@ _INET_CHAINS: Final[dict[str, tuple[str, ...]]] = {
     "forward": (
         "iif @ports goto from_port",
         "oif @ports goto to_port",
-        'iifname "vif*" goto refuse',
-        'oifname "vif*" goto refuse',
+        'iifname "vif*" goto refuse_sender',
+        'oifname "vif*" goto refuse_sender',
         f"{_TAGGED} goto to_port",
         # Nobody knows who sends this: it may not reach a governed bridge as if it were dom0.
-        "oifname @bridges goto refuse",
+        "oifname @bridges goto refuse_sender",
         "accept",
     ),
-    "input": ("iif @ports goto to_host", 'iifname "vif*" goto refuse', "accept"),
-    "output": ("oif @ports goto from_host", 'oifname "vif*" goto refuse', "accept"),
+    "input": ("iif @ports goto to_host", 'iifname "vif*" goto refuse_sender', "accept"),
+    "output": ("oif @ports goto from_host", 'oifname "vif*" goto refuse_sender', "accept"),
     "from_port": ("meta mark set 0", _MARK_SENDER, "goto to_port"),
     "to_port": (
         # On a governed bridge the receiving port is only known in that bridge's output.
         f"{_TAGGED} oifname @bridges accept",
+        f"{_TO_RECEIVER} {_IS_PAIR}",
         "meta priority set none",
         _TO_RECEIVER,
-        _ACCEPT_PAIR,
         "goto refuse",
     ),
     # A routed port finds its gateway, dom0, whether or not it may talk with dom0.
-    "to_host": (f"{_ND} accept", "iif @host accept", _RESET, _MARK_SENDER, "goto refuse"),
-    "from_host": (f"{_ND} accept", "oif @host accept", _RESET, _TO_RECEIVER, "goto refuse"),
+    "to_host": (f"{_ND} accept", "iif @host accept", *_WHO),
+    "from_host": (f"{_ND} accept", "oif @host accept", *_WHO),
+    "refuse_sender": _WHO,
     "refuse": _REFUSE,
 }
 _ARP_CHAINS: Final[dict[str, tuple[str, ...]]] = {
@@ -180,7 +186,9 @@ def skeleton(*, knows_bridge: bool) -> list[str]:
         commands.append(f"add table {where}")
         for spec in SETS[table]:
             kind = "map" if spec.data else "set"
-            commands.append(f"add {kind} {where} {spec.name} {{ {spec.typed}; }}")
+            # With a size the kernel takes its quickest hash; there are never more ports.
+            size = f" size {MAX_PORTS};" if spec.key == "index" else ""
+            commands.append(f"add {kind} {where} {spec.name} {{ {spec.typed};{size} }}")
         if table != ARP:
             commands.append(
                 f"add set {where} drops {{ typeof meta mark . meta priority; "
