@@ -240,17 +240,18 @@ def test_strict_mode_destroys_the_refused_and_spares_who_must_live(tmp_path):
         import sys
         from twisted.internet import reactor
         from broker.agent.destroy import Destroyer
-        destroyer = Destroyer(reactor, {0, 1}, sys.argv[1])
-        for domid in (0, 1, 7):
-            destroyer.destroy(domid, "denied")
-        reactor.callLater(0, lambda: None)
+        def begin():
+            destroyer = Destroyer(reactor, {0, 1}, sys.argv[1])
+            for domid in (0, 1, 7):
+                destroyer.destroy(domid, "denied")
+            look()
         def look():
-            import os
-            if os.path.exists(sys.argv[2]) and open(sys.argv[2]).read().endswith("\\n"):
-                reactor.stop()
-            else:
-                reactor.callLater(0.01, look)
-        look()
+            try:
+                done = open(sys.argv[2]).read().endswith("\\n")
+            except FileNotFoundError:
+                done = False
+            reactor.stop() if done else reactor.callLater(0.01, look)
+        reactor.callWhenRunning(begin)
         reactor.run()
     """)
     xl, noted = tmp_path / "xl", tmp_path / "noted"
