@@ -30,6 +30,7 @@ _DENY_R: Final = 1
 _DENY_W: Final = 2
 _ALLOW_R: Final = 4
 _ALLOW_W: Final = 8
+ALL_BITS: Final = _DENY_R | _DENY_W | _ALLOW_R | _ALLOW_W
 BITS_OF_MODE: Final[dict[str, tuple[int, int]]] = {
     "r": (_DENY_R, _ALLOW_R),
     "w": (_DENY_W, _ALLOW_W),
