@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from broker.agent import rights
 from broker.text.escape import escape
+from broker.xenstore import requests
 from broker.xenstore.errors import ConnectionLostError, NotFoundError, StoreError
 from broker.xenstore.paths import (
     DECISIONS,
@@ -33,6 +34,7 @@ from broker.xenstore.paths import (
     domain_dir,
     is_device,
     is_uuid,
+    libxl_device_dir,
     parse_backend_dir,
     parse_domid,
     security_dir,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
     from broker.agent.rights import Permissions
     from broker.xenstore.client import StoreConnection
+    from broker.xenstore.requests import Request
     from broker.xenstore.transport import Reactor
 
 _RETRY: Final = 2.0
@@ -218,6 +221,9 @@ class HelperSession(service.Service):
         for channel, kind in backends.items():
             listed, trees = rights.device_trees(channel, kind)
             await self._admit(connection, listed)
+            await self._admit_at_once(
+                connection, libxl_device_dir(domid, channel.device_class, channel.device)
+            )
             await self._admit(connection, trees, below=True)
 
     async def _devices(self, connection: StoreConnection, domid: int) -> dict[Channel, str]:
@@ -316,20 +322,51 @@ class HelperSession(service.Service):
                     await self._add_reader(connection, path, permissions)
             level = await _children(connection, there) if below else []
 
-    async def _add_reader(self, connection: StoreConnection, path: str, held: Permissions) -> None:
+    async def _admit_at_once(self, connection: StoreConnection, top: str) -> None:
+        """Let the broker read this tree of libxl's in one transaction.
+
+        It is what decisions are made on: read in part, it would be taken for another device's.
+        """
+        changes: list[Request] = []
+        level = [top]
+        while level and self._broker:
+            there: list[str] = []
+            held = await connection.get_perms_many(level)
+            for path, permissions in zip(level, held, strict=True):
+                if isinstance(permissions, ConnectionLostError):
+                    raise permissions
+                if isinstance(permissions, tuple):
+                    there.append(path)
+                    wanted = self._wanted(path, permissions)
+                    changes += [] if wanted is None else [requests.set_perms(path, wanted)]
+            level = await _children(connection, there)
+        if not changes:
+            return
+        try:
+            await connection.transact(changes)
+        except NotFoundError:
+            return  # gone meanwhile; an event tells
+
+    def _wanted(self, path: str, held: Permissions) -> Permissions | None:
+        """What to set, None if nothing has to be."""
         try:
             wanted = rights.with_reader(held, self._broker)
-            if wanted is None and self._anew and len(held) > 1:
-                wanted = held
-            if wanted is not None:
-                await connection.set_perms(path, wanted)
+        except ValueError as error:
+            # The broker sees that it cannot read it.
+            self.log.warn("helper: no room for the broker on {path}: {e}", path=path, e=error)
+            return None
+        return held if wanted is None and self._anew and len(held) > 1 else wanted
+
+    async def _add_reader(self, connection: StoreConnection, path: str, held: Permissions) -> None:
+        wanted = self._wanted(path, held)
+        if wanted is None:
+            return
+        try:
+            await connection.set_perms(path, wanted)
         except ConnectionLostError:
             raise
-        except (StoreError, ValueError) as error:
-            # Gone meanwhile, or no room: the broker sees that it cannot read it.
-            self.log.warn(
-                "helper: {path} stays closed to the broker: {error}", path=path, error=error
-            )
+        except StoreError as error:
+            self.log.info("helper: {path}: {error}", path=path, error=error)  # gone meanwhile
 
     async def _look_for_refusal(self, connection: StoreConnection, domid: int, uuid: str) -> None:
         if self._refused is None:

@@ -109,14 +109,14 @@ def domain_nodes(domid: int, uuid: str | None) -> list[str]:
 
 
 def device_trees(channel: Channel, kind: str) -> tuple[list[str], list[str]]:
-    """Of one device: nodes to be listed on the way, and trees to be read whole."""
+    """Of one device besides libxl's copy: nodes to be listed on the way, trees to be read whole."""
     frontend, backend = channel.frontend, channel.backend
     trees = [
-        libxl_device_dir(frontend, channel.device_class, channel.device),
         frontend_dir(frontend, channel.device_class, channel.device),
         f"{LOCAL_DOMAIN}/{backend}/backend/{kind}/{frontend}/{channel.device}",
     ]
-    listed = [tree.rpartition("/")[0] for tree in trees]
+    copy = libxl_device_dir(frontend, channel.device_class, channel.device)
+    listed = [tree.rpartition("/")[0] for tree in [copy, *trees]]
     listed += [
         f"{LOCAL_DOMAIN}/{backend}/backend",
         f"{LOCAL_DOMAIN}/{backend}/backend/{kind}",

@@ -182,13 +182,13 @@ def simulated(nodes):
     return {"vif": gate, "vbd": gate}
 
 
-def start_agent(address, directory, domid=0, make_gates=simulated, **options):
+def start_agent(address, directory, domid=0, make_gates=simulated, key=None, **options):
     """An agent in this process; `agent.gate` is its simulated gate."""
     agent = AgentSession(
         address,
         reactor,
         domid=domid,
-        key=KEY.public_key(),
+        key=key or KEY.public_key(),
         durable=DurableState(directory, domid),
         make_gates=make_gates,
         **options,
