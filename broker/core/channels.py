@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker.core.record import Record, Verdict, inputs_digest
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.core.policy import Policy
+    from broker.core.record import Record, Verdict
 
+Question = tuple[str, str, str, str | None, str]
+"""Class, frontend's and backend's label, resource, mode."""
+Memo = dict[Question, tuple[bool, str]]
+"""What one policy answered to questions."""
+MAX_MEMO: Final = 4096
 _NONCE: Final = re.compile(rb"[0-9a-f]{32}")
 
 
@@ -48,7 +53,8 @@ class Standing(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True):
     """What one decision is made on.
 
-    `device` holds the device's own keys as the toolstack wrote them. `problem` says what is
+    `device` holds the device's own keys as the toolstack wrote them, `inputs` is their
+    `inputs_digest`. `problem` says what is
     malformed about the device itself. `nonce` is what the backend's agent reported (or, while
     its report is missing or unusable, the last one decided on); `spent` says where a nonce was
     used before, if that is all there is.
@@ -59,6 +65,7 @@ class Facts(msgspec.Struct, frozen=True):
     device_class: str
     uuid: str | None
     device: Mapping[str, bytes]
+    inputs: str
     problem: str
     ends: tuple[Standing, Standing]
     untrusted_nonce: bytes | None
@@ -94,11 +101,14 @@ def decision_of(record: Record) -> Decision:
     )
 
 
-def decide(policy: Policy | None, specs: Mapping[str, str], facts: Facts) -> Decision:
+def decide(
+    policy: Policy | None, specs: Mapping[str, str], facts: Facts, memo: Memo | None = None
+) -> Decision:
     """Decide one channel; whatever is unknown, absent or malformed is a denial.
 
     `specs` maps a protocol description's name to its digest. A channel that would be granted
-    but whose backend agent has reported no usable nonce is `pending`.
+    but whose backend agent has reported no usable nonce is `pending`. `memo` keeps what this
+    policy answered: many channels ask the same.
     """
     frontend, backend = facts.ends
     resource: str | None = None
@@ -123,11 +133,8 @@ def decide(policy: Policy | None, specs: Mapping[str, str], facts: Facts) -> Dec
         else:
             resource = policy.resource_for(facts.device_class, texts)
             mode = "r" if texts.get("mode") == "r" else "w"
-            answer = policy.explain(
-                facts.device_class, frontend.label, backend.label, resource, mode
-            )
-            granted = answer.granted
-            problem = "; ".join([reason.text for reason in answer.reasons])
+            question = (facts.device_class, frontend.label, backend.label, resource, mode)
+            granted, problem = _answer(policy, question, {} if memo is None else memo)
     verdict: Verdict = "grant" if granted else "deny"
     nonce = None if facts.spent else parse_nonce(facts.untrusted_nonce)
     if granted and nonce is None:
@@ -137,7 +144,7 @@ def decide(policy: Policy | None, specs: Mapping[str, str], facts: Facts) -> Dec
         verdict,
         facts.uuid,
         nonce,
-        inputs_digest(facts.device),
+        facts.inputs,
         (frontend.label, backend.label),
         resource,
         policy.digest if policy is not None else None,
@@ -151,6 +158,18 @@ def parse_nonce(untrusted_nonce: bytes | None) -> str | None:
     if untrusted_nonce is None or not _NONCE.fullmatch(untrusted_nonce):
         return None
     return untrusted_nonce.decode("ascii")
+
+
+def _answer(policy: Policy, question: Question, memo: Memo) -> tuple[bool, str]:
+    """Whether the policy grants, and its reasons in words."""
+    answer = memo.get(question)
+    if answer is None:
+        verdict = policy.explain(*question)
+        reasons = "; ".join([reason.text for reason in verdict.reasons])
+        answer = memo[question] = (verdict.granted, reasons)
+        if len(memo) > MAX_MEMO:
+            del memo[next(iter(memo))]
+    return answer
 
 
 def _standing_problem(facts: Facts) -> str:

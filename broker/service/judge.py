@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from broker.core.channels import Memo
     from broker.core.policy import Policy
     from broker.service.mirror import Device, Domain, Mirror
     from broker.service.state import State
@@ -44,6 +45,8 @@ class Judge:
         self._mirror = mirror
         self._state = state
         self._adopt = adopt
+        self._memo_policy: Policy | None = None
+        self._memo: Memo = {}
 
     def adoptions(self, now: float) -> list[events.Event]:
         """The labels found on domains that never had one, where configuration adopts them."""
@@ -124,12 +127,18 @@ class Judge:
             device.device_class,
             uuid,
             device.inputs,
+            device.inputs_digest,
             device.problem,
             (standing.get(device.domid, _UNKNOWN), standing.get(backend, _UNKNOWN)),
             untrusted_nonce,
             spent if untrusted_nonce is device.untrusted_nonce else "",
         )
-        return Judged(decide(policy, self.specs, facts), spent)
+        return Judged(decide(policy, self.specs, facts, self._memo_of(policy)), spent)
+
+    def _memo_of(self, policy: Policy | None) -> Memo:
+        if policy is not self._memo_policy:
+            self._memo_policy, self._memo = policy, {}
+        return self._memo
 
     def _nonce(self, device: Device, uuid: str | None) -> tuple[bytes | None, str]:
         """The nonce to decide on, and where the reported one was used before.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from broker.core.record import INPUT_KEYS
+from broker.core.record import INPUT_KEYS, inputs_digest
 from broker.text.escape import escape
 from broker.xenstore import paths
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = b"\0hidden"
 """Stands for a value that the broker may not read; a NUL never begins a value the kernel wrote."""
+_NO_INPUTS: Final = inputs_digest({})
 _VM_PREFIX: Final = b"/vm/"
 
 
@@ -31,6 +32,7 @@ class Device:
         "domid",
         "gone",
         "inputs",
+        "inputs_digest",
         "keys",
         "path",
         "problem",
@@ -51,6 +53,7 @@ class Device:
         self.gone = False
         self.keys: Mapping[str, bytes] = {}
         self.inputs: Mapping[str, bytes] = {}
+        self.inputs_digest = _NO_INPUTS
         self.problem = "the device has no backend"
         self.backend: int | None = None
         self.channel: paths.Channel | None = None
@@ -69,6 +72,7 @@ class Device:
         """Take the toolstack's keys; whether the channel (its backend) is another now."""
         self.keys = keys
         self.inputs = {key: keys[key] for key in INPUT_KEYS if key in keys}
+        self.inputs_digest = inputs_digest(self.inputs)
         before = self.channel
         self.backend, self.problem = _parse_backend(self.domid, self.device, keys.get("backend"))
         self.channel = (

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+
 from broker.service.dirty import DEVICE_KEYS, SECURITY_KEYS, Item, Kind
 from broker.service.mirror import HIDDEN, Device, Domain, Mirror, parse_vm
 from broker.xenstore import paths
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
     from broker.xenstore.client import StoreConnection
 
-CHUNK: Final = 256
+CHUNK: Final = 64
 """Domains read together: enough to keep the pipeline full, few enough to stay responsive."""
+WORKERS: Final = 3
+"""Chunks read at once."""
 
 
 class Changes:
@@ -58,8 +62,18 @@ class Survey:
         Raises:
             StoreError: the connection is lost.
         """
-        for start in range(0, len(domids), CHUNK):
-            await self._read_chunk(domids[start : start + CHUNK], changes)
+        chunks = iter([domids[start : start + CHUNK] for start in range(0, len(domids), CHUNK)])
+
+        async def work() -> None:
+            for chunk in chunks:
+                await self._read_chunk(chunk, changes)
+
+        # While the answers to one chunk are looked at, the store works on the others.
+        working = [Deferred.fromCoroutine(work()) for _ in range(WORKERS)]
+        try:
+            await gatherResults(working, consumeErrors=True)
+        except FirstError as first:
+            first.subFailure.raiseException()
 
     async def _read_chunk(self, domids: Sequence[int], changes: Changes) -> None:
         store = self._store

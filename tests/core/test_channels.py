@@ -9,7 +9,7 @@ from hypothesis import given
 from broker.core.channels import Facts, Standing, decide, decision_of
 from broker.core.domains import Life, standings
 from broker.core.plan import Entry, plan
-from broker.core.record import Record
+from broker.core.record import Record, inputs_digest
 from broker.policy.load import load_policy
 
 POLICY = load_policy(
@@ -54,7 +54,8 @@ def facts(**changes):
         "untrusted_nonce": NONCE,
         "spent": "",
     }
-    return Facts(**{**values, **changes})
+    values |= changes
+    return Facts(**values, inputs=inputs_digest(values["device"]))
 
 
 def test_a_good_channel_is_granted_for_the_life_reported():
