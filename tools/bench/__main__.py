@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 BENCHES = {
+    "bridge": "tools.bench.bridge.items",
     "core-verdicts": "tools.bench.core_verdicts",
+    "decision": "tools.bench.decisions",
 }
 """By name; `--only` takes the beginning of one, or of one of its items' names."""
 
