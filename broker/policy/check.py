@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from broker.text.escape import escape
 from broker.text.marked_yaml import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from broker.policy.findings import Findings
     from broker.policy.form import PolicyForm, ResourceForm
@@ -22,6 +23,7 @@ _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,7})\.(0|[1-9][0-9]{0,7})")
 _DATE: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])")
 _MOST_REFERENCES: Final = 0xFFFE
 """A half of an ssidref has 16 bits, and 0 is the unlabelled."""
+_MOST_COMBINATIONS: Final = 1_000_000
 _DEFAULT: Final = "default"
 
 
@@ -46,6 +48,7 @@ def define(form: PolicyForm, digest: str, findings: Findings) -> core.Definition
         findings.add(form, f"more than {_MOST_REFERENCES} labels and resources")
     reader = RuleReader(form, findings)
     rules = [reader.read(number, channel) for number, channel in enumerate(form.channels)]
+    _spelled_out(form, rules, findings)
     return core.Definition(
         name=str(form.policy),
         version=version,
@@ -66,6 +69,24 @@ def define(form: PolicyForm, digest: str, findings: Findings) -> core.Definition
         protected=findings.known(form.protected, form.labels, "label"),
         roles={str(name): role for name, role in form.roles.items()},
     )
+
+
+def _spelled_out(
+    form: PolicyForm, rules: Sequence[core.Rule | core.Between | None], findings: Findings
+) -> None:
+    """Rules are indexed by what they spell out, which three long lists can make astronomical."""
+    total = 0
+    for channel, rule in zip(form.channels, rules, strict=True):
+        if isinstance(rule, core.Rule):
+            sides = (rule.classes, rule.frontends, rule.backends, rule.resources)
+            total += math.prod(len(side) for side in sides if side is not None)
+            if total > _MOST_COMBINATIONS:
+                findings.add(
+                    channel,
+                    f"the rules up to this one spell out more than {_MOST_COMBINATIONS:,} "
+                    "combinations of class, frontend, backend and resource: use groups, or 'any'",
+                )
+                return
 
 
 def _version(text: Text, findings: Findings) -> tuple[int, int]:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 _ANY: Final = "any"
 
 
+class _Side:
+    """One side of the rules: which name a word; and (found when asked) which cover it."""
+
+    def __init__(self, masks: dict[str, int]) -> None:
+        self.masks = masks
+        self.covering: dict[str, int] = {}
+
+
 class Cover:
     """Rules of one verb, asked which of them cover another rule whole."""
 
@@ -27,8 +35,8 @@ class Cover:
                 self._groups_of.setdefault(label, []).append(word)
         self._all = (1 << len(rules)) - 1
         self._classes = self._by_word(lambda rule: rule.classes)
-        self._frontends = self._by_word(lambda rule: rule.frontends)
-        self._backends = self._by_word(lambda rule: rule.backends)
+        self._frontends = _Side(self._by_word(lambda rule: rule.frontends))
+        self._backends = _Side(self._by_word(lambda rule: rule.backends))
         self._resources = self._by_word(lambda rule: rule.resources)
         self._modes = self._by_word(lambda rule: (rule.mode,))
 
@@ -53,22 +61,26 @@ class Cover:
             mask &= self._resources.get(resource, 0) | everywhere
         return bits(mask)
 
-    def _side(self, masks: Mapping[str, int], words: tuple[str, ...] | None) -> int:
-        everyone = masks.get(_ANY, 0)
+    def _side(self, side: _Side, words: tuple[str, ...] | None) -> int:
+        everyone = side.masks.get(_ANY, 0)
         mask = self._all
         for word in words or ():
-            mask &= everyone | self._word(masks, word)
+            mask &= everyone | self._word(side, word)
         return mask if words else everyone
 
-    def _word(self, masks: Mapping[str, int], word: str) -> int:
-        found = masks.get(word, 0)
-        if word in self._members:
-            every_member = self._all if self._members[word] else 0
-            for member in self._members[word]:
-                every_member &= self._word(masks, member)
-            return found | every_member
-        for group in self._groups_of.get(word, ()):
-            found |= masks.get(group, 0)
+    def _word(self, side: _Side, word: str) -> int:
+        found = side.covering.get(word)
+        if found is None:
+            found = side.masks.get(word, 0)
+            members = self._members.get(word, ())
+            if members:
+                every_member = self._all
+                for member in members:
+                    every_member &= self._word(side, member)
+                found |= every_member
+            for group in self._groups_of.get(word, ()):
+                found |= side.masks.get(group, 0)
+            side.covering[word] = found
         return found
 
 

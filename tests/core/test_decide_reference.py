@@ -1,5 +1,8 @@
 """The compiled policy against a reading of the contract in a few plain lines."""
 
+import itertools
+
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +15,7 @@ from broker.core.definition import (
     Rule,
 )
 from broker.core.policy import Policy
+from broker.policy import cover
 
 LABELS = ("l0", "l1", "l2", "l3")
 TYPES = ("t0", "t1", "t2")
@@ -130,7 +134,7 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(definitions(), st.lists(requests, min_size=1, max_size=30))
 def test_decide_and_explain_agree_with_the_contract(definition, asked):
     policy = Policy(definition)
@@ -142,7 +146,7 @@ def test_decide_and_explain_agree_with_the_contract(definition, asked):
         assert verdict.reasons, "grants and denials both have a reason"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(definitions(), requests)
 def test_every_rule_that_spoke_is_named(definition, request):
     policy = Policy(definition)
@@ -180,3 +184,24 @@ def test_an_error_while_evaluating_denies(definition):
     verdict = policy.explain("vif", "l0", "l0")
     assert not verdict.granted
     assert "ZeroDivisionError" in verdict.reasons[0].text
+
+
+EVERY_REQUEST = list(
+    itertools.product(CLASSES, LABELS, LABELS, (None, *RESOURCES), "rw"),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(definitions())
+def test_without_a_rule_that_is_warned_of_every_decision_is_the_same(definition):
+    policy = Policy(definition)
+    pairs = [
+        *cover.redundant(definition.rules, definition.groups),
+        *cover.unreachable(definition.rules, definition.groups),
+    ]
+    for rule, other in pairs:
+        assert rule is not other
+        others = tuple(it for it in definition.rules if it is not rule)
+        without = Policy(msgspec.structs.replace(definition, rules=others))
+        for request in EVERY_REQUEST:
+            assert policy.decide(*request) is without.decide(*request)

@@ -139,6 +139,22 @@ def test_what_is_malformed_does_not_hide_what_is_unknown():
     assert [problem.line for problem in caught.value.problems] == [7, 21, 28]
 
 
+def test_rules_that_spell_out_too_much_are_refused_before_they_are_indexed():
+    names = ", ".join(f"x{number}" for number in range(2000))
+    labels = "".join(f"  x{number}: {{ste: [red]}}\n" for number in range(2000))
+    text = GOOD.replace("groups:", labels + "groups:")
+    text = text.replace(
+        "frontend: [web, db], backend: dom0", f"frontend: [{names}], backend: [{names}]"
+    )
+    with pytest.raises(ProblemsError) as caught:
+        load_policy(text.encode(), "P")
+    (problem,) = caught.value.problems
+    assert str(problem) == (
+        "P:2020:5: the rules up to this one spell out more than 1,000,000 combinations of class, "
+        "frontend, backend and resource: use groups, or 'any'"
+    )
+
+
 def test_observe_mode_is_checked_and_refused_while_nothing_honours_it():
     observe = "mode: {observe: {opens: [{class: vif, frontend: nix}], until: 2027-13-01}}"
     with pytest.raises(ProblemsError) as caught:
