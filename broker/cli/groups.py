@@ -23,6 +23,7 @@ GROUPS: Final = {
     "channel": "connections between domains",
     "domain": "domains and their labels",
     "label": "labels of domains, and their numbers",
+    "net": "labels on this host's bridges",
     "policy": "policies: check, ask, load",
     "spec": "protocol descriptions",
 }

@@ -22,6 +22,7 @@ MODULES: Final = (
     "broker.cli.policy",
     "broker.cli.label",
     "broker.cli.spec",
+    "broker.cli.net",
 )
 """Modules with `register(commands)`, in the order of `brokerctl --help`."""
 

@@ -18,6 +18,7 @@ import msgspec
 
 from broker.net.classes import NONE, Classes, ClassesError, avoiding, classify
 from broker.net.model import NetError, Port, Target, ip_address, mac_address
+from broker.net.report import Report, ReportedPort
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,6 +85,17 @@ class LabelledPorts:
             if at == index:
                 return port.label
         return next((name for name, up in self._uplinks.items() if up.index == index), None)
+
+    def report(self) -> Report:
+        """Who is who, for people: what `brokerctl net show` adds to what the kernel says."""
+        ports = [
+            (port.name, index, port.label, port.bridge) for port, index in self._ports.values()
+        ]
+        ports += [(up.name, up.index, name, up.bridge) for name, up in self._uplinks.items()]
+        return Report(
+            ports=tuple(ReportedPort(*port) for port in ports),
+            classes={n: tuple(sorted(group)) for n, group in self._classes.members.items()},
+        )
 
     def start(self, rules: Rules | None, open_ports: Iterable[OpenPort]) -> list[str]:
         """Take over: exactly these ports stay open, as far as `rules` have their labels.

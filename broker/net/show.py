@@ -18,20 +18,25 @@ _PAIR: Final = struct.Struct("=II")
 
 def shown(target: Target, readback: Readback, abilities: Abilities) -> Shown:
     """Ports, pairs, and drops counted by pair of classes in all tables together."""
-    drops: dict[tuple[int, int], tuple[int, int]] = {}
-    for table in (BRIDGE, INET):
-        for key, count in readback.counters(table, "drops").items():
-            sender, receiver = _PAIR.unpack(key)
-            ends = _number(sender), _number(receiver)
-            packets, size = drops.get(ends, (0, 0))
-            drops[ends] = (packets + count.packets, size + count.bytes)
     return Shown(
         knows_bridge=abilities.knows_bridge,
         bridges=sorted(target.bridges),
         ports=sorted(target.ports.values(), key=lambda port: port.index),
         pairs=sorted(target.pairs),
-        drops=[Drops(*ends, *counted) for ends, counted in sorted(drops.items())],
+        drops=drops(readback),
     )
+
+
+def drops(readback: Readback) -> list[Drops]:
+    """Refused packets by pair of classes, in all tables together."""
+    counted: dict[tuple[int, int], tuple[int, int]] = {}
+    for table in (BRIDGE, INET):
+        for key, count in readback.counters(table, "drops").items():
+            sender, receiver = _PAIR.unpack(key)
+            ends = _number(sender), _number(receiver)
+            packets, size = counted.get(ends, (0, 0))
+            counted[ends] = (packets + count.packets, size + count.bytes)
+    return [Drops(*ends, *found) for ends, found in sorted(counted.items())]
 
 
 def _number(mark: int) -> int:

@@ -1,0 +1,148 @@
+"""`brokerctl net show|trace`: the bridge of this host, from its own kernel. Needs root here."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.cli import client, groups, show
+from broker.net import report as reports
+from broker.net.libnftables import TransactionError
+from broker.net.links import LinkTable
+from broker.net.messages import MAX_TRACE, Drops
+from broker.net.model import NetError
+from broker.net.nft_command import open_transactor
+from broker.net.readback import Readback
+from broker.net.show import drops
+from broker.net.tables import BRIDGE
+from broker.net.trace import Tracer
+
+if TYPE_CHECKING:
+    import argparse
+
+    from broker.cli.groups import Commands
+    from broker.net.report import Report
+
+REPORT: Final = "/run/xen-policy-broker/net.json"
+"""Where the agent writes which label each port carries."""
+
+
+def register(commands: Commands) -> None:
+    """Add the commands."""
+    group = groups.group(commands, "net")
+    leaf = groups.command(
+        group, "show", _show, help="ports, labels and refused packets", example="brokerctl net show"
+    )
+    leaf.add_argument(
+        "--report", metavar="FILE", default=REPORT, help="the agent's (default: %(default)s)"
+    )
+    leaf = groups.command(
+        group,
+        "trace",
+        _trace,
+        help="what becomes of the frames from one port to another, for a while",
+        example="brokerctl net trace vif3.0 vif4.0 --seconds 10",
+    )
+    leaf.add_argument("sender", metavar="FROM", help="the port that frames come in by")
+    leaf.add_argument("receiver", metavar="TO", help="the port that they should leave by")
+    leaf.add_argument("--seconds", type=_seconds, default=10.0, help=f"at most {MAX_TRACE}")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= MAX_TRACE:
+        raise ValueError
+    return seconds
+
+
+def _show(options: argparse.Namespace) -> int:
+    try:
+        report = reports.decode(Path(options.report).read_bytes(), options.report)
+    except (OSError, NetError) as error:
+        return _failed(f"{error}: is the agent running?", client.UNREACHABLE)
+    try:
+        readback = Readback()
+        closed = _closed(report, readback)
+        found = drops(readback)
+    except (OSError, NetError) as error:
+        return _failed(str(error), client.UNREACHABLE)
+    if options.json:
+        for port in report.ports:
+            is_open = port.index not in closed
+            show.json_line({**msgspec.to_builtins(port), "open": is_open})
+        for drop in found:
+            ends = {
+                "from": report.class_name(drop.sender),
+                "to": report.class_name(drop.receiver),
+            }
+            show.json_line({**ends, "packets": drop.packets, "bytes": drop.bytes})
+    else:
+        _print(report, closed, found)
+    return client.DENIED if closed else client.SUCCESS
+
+
+def _closed(report: Report, readback: Readback) -> set[int]:
+    """Ports that the agent reports and the kernel does not have: closed."""
+    marks = {key for table in (BRIDGE, "xpb_inet") for key in readback.elements(table, "sender")}
+    return {p.index for p in report.ports if p.index.to_bytes(4, sys.byteorder) not in marks}
+
+
+def _print(report: Report, closed: set[int], found: list[Drops]) -> None:
+    state = {True: "closed: not in the kernel", False: "open"}
+    show.table(
+        ["Port", "Label", "Bridge", "State"],
+        [
+            (port.name, port.label, port.bridge or "(routed)", state[port.index in closed])
+            for port in report.ports
+        ],
+    )
+    show.table(
+        ["Packets", "Bytes", "Refused from", "to"],
+        [
+            (
+                drop.packets,
+                drop.bytes,
+                report.class_name(drop.sender),
+                report.class_name(drop.receiver),
+            )
+            for drop in found
+        ],
+    )
+
+
+def _trace(options: argparse.Namespace) -> int:
+    try:
+        links = LinkTable()
+        ends = [links.named(name) for name in (options.sender, options.receiver)]
+        for name, link in zip((options.sender, options.receiver), ends, strict=True):
+            if link is None:
+                return _failed(f"there is no interface {name}", client.BAD_INPUT)
+        sender, receiver = (link.index for link in ends if link is not None)
+        tracer = Tracer(open_transactor(), sender, receiver, options.seconds)
+    except ValueError as error:
+        return _failed(str(error), client.BAD_INPUT)
+    except (OSError, TransactionError, NetError) as error:
+        return _failed(str(error), client.UNREACHABLE)
+    end = time.monotonic() + options.seconds
+    try:
+        while (left := end - time.monotonic()) > 0:
+            select.select([tracer], [], [], left)
+            for step in tracer.steps():
+                if options.json:
+                    show.json_line(step)
+                else:
+                    show.line(f"{step.packet}  {step.chain}: {step.verdict}")
+                sys.stdout.flush()
+    finally:
+        tracer.close()
+    return client.SUCCESS
+
+
+def _failed(text: str, code: int) -> int:
+    print(f"brokerctl: {show.text(text)}", file=sys.stderr)
+    return code
