@@ -9,6 +9,7 @@ from broker.net.libnftables import Libnftables
 from broker.net.model import Port, Target
 from broker.net.probe import probe
 from broker.net.readback import Readback
+from broker.net.tables import SETS
 
 
 class Labelled:
@@ -22,6 +23,13 @@ class Labelled:
             nft = Libnftables()
             self.abilities = probe(nft)
             self.enforcer = PortEnforcer(nft, Readback(), self.abilities, self.alarms.append)
+
+    def content(self):
+        """All that our tables hold, what counts packets left out."""
+        with self.net.host.entered():
+            readback = Readback()
+        sets = [(table, spec.name) for table, specs in SETS.items() for spec in specs]
+        return readback.rules_digest(), [readback.elements(*place) for place in sets]
 
     def classes(self, labels, pairs, previous=None):
         allowed = {frozenset(pair) for pair in pairs}

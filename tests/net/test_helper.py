@@ -148,13 +148,13 @@ def test_an_uplink_gets_its_class_when_it_comes_and_again_when_it_comes_back(bed
 def test_flushing_the_ruleset_is_repaired_within_two_seconds_with_an_alarm(bed):
     rig, helper, ports, (one, two), observer = bed
     ports.start(RULES, [opened(one, "red"), opened(two, "blue"), opened(observer, "watch")])
-    before = rig.net.host.listing("ruleset")
+    before = rig.content()
     began = time.monotonic()
     rig.net.host.nft("flush ruleset")
     said = events(helper, Alarm, lambda event: "whole again" in event.text)
     assert time.monotonic() - began < 2
     assert any("changed by somebody else" in event.text for event in said)
-    assert rig.net.host.listing("ruleset") == before
+    assert rig.content() == before
 
 
 def test_foreign_changes_elsewhere_raise_no_alarm(bed):
@@ -259,14 +259,14 @@ def test_what_is_not_a_request_ends_the_helper_and_changes_nothing(labelled, sen
     with rig.net.host.entered():
         helper, process = client.spawn()
     helper.start(Target(frozenset({"br0"})))
-    before = rig.net.host.listing("ruleset")
+    before = rig.content()
     helper._stream.sendall(sent)
     with pytest.raises(NetError):
         while True:
             select.select([helper], [], [], 5)
             helper.events()
     assert process.wait(timeout=10) == 0
-    assert rig.net.host.listing("ruleset") == before
+    assert rig.content() == before
 
 
 @pytest.mark.parametrize(
