@@ -14,7 +14,9 @@ from twisted.internet.threads import deferToThread
 
 from broker.core.record import verify_heartbeat
 from broker.service import journal as journal_module
+from broker.service.publisher import Publisher
 from broker.xenstore import paths
+from broker.xenstore.errors import AgainError, DeniedError, QuotaError
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
@@ -169,7 +171,7 @@ async def test_a_flooding_guest_does_not_delay_the_others(host, box):
         client = BlockingClient(guest.path)
         number = 0
         while not stop:
-            client.write(f"/local/domain/7/data/{number % 997}", b"x")
+            client.write(f"/local/domain/7/data/{number % 97}", b"x")
             client.write("/local/domain/7/device/vif/0/backend", b"x%d" % number)
             number += 1
         client.close()
@@ -269,3 +271,55 @@ async def test_every_decision_is_in_the_audit_log_before_its_outcome(host, box):
     assert intent < outcome
     assert lines[intent]["text"].encode() == host.text(vif)
     assert msgspec.json.encode(lines[intent])
+
+
+@run
+@pytest.mark.parametrize(
+    "error", [QuotaError("ENOSPC"), AgainError("EAGAIN"), DeniedError("EACCES")]
+)
+async def test_a_record_the_store_does_not_take_is_audited_and_tried_again(
+    host, box, monkeypatch, error
+):
+    host.create(3)
+    await box.start()
+    box.label(uuid_of(3), "web_a")
+    taken = Publisher.records
+    refusals = []
+
+    async def refuse(self, items):
+        if len(refusals) < 3:
+            refusals.append(items)
+            return [error for _ in items]
+        return await taken(self, items)
+
+    monkeypatch.setattr(Publisher, "records", refuse)
+    vif = host.vif(3)
+    host.report(vif)
+    await host.decided(vif, "grant")
+    assert len(refusals) == 3
+    line = box.lines("unpublished")[0]
+    assert line["path"] == paths.decision_path(vif)
+    assert error.errno_name in line["error"]
+    await until(lambda: box.engine.decider.unpublished == 0)
+
+
+@run
+async def test_a_turn_that_fails_starts_over_and_opens_nothing(host, box, monkeypatch):
+    vif = await granted(host, box)
+    good = host.text(vif)
+    judge = box.engine.judge.judge
+    failures = []
+
+    def fail(device):
+        if not failures:
+            failures.append(device)
+            raise RuntimeError("a defect \x1b[31m")
+        return judge(device)
+
+    monkeypatch.setattr(box.engine.judge, "judge", fail)
+    host.report(vif)
+    await until(lambda: failures)
+    record = await until(lambda: host.record(vif) if host.text(vif) != good else None)
+    assert record.verdict == "grant"
+    assert "a turn failed" in box.brokerd.audit.last_error[1]
+    assert "\x1b" not in box.brokerd.audit.last_error[1]
