@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from support.xenstoreds import KINDS, start_store
+
+# Examples are drawn alike in every run, and a busy machine is no failure.
+settings.register_profile("house", deadline=None, derandomize=True)
+settings.load_profile("house")
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.xenstored) for kind in KINDS])
