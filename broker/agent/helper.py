@@ -209,15 +209,16 @@ class HelperSession(service.Service):
         for gone in self._channels.get(domid, set()) - set(backends):
             await self._remove(connection, gone)
         self._channels[domid] = set(backends)
-        nodes: dict[str, Permissions] = {}
-        for channel in channels:
-            nodes.update(rights.channel_nodes(channel, self._broker))
-        await self._make(connection, nodes)
+        # Who the domain is comes first: the broker is to know that before any agent's report.
+        await self._admit(connection, rights.domain_nodes(domid, uuid))
         if uuid is not None:
             published = rights.security_nodes(uuid, domid, channels, self._broker)
             await self._publishable(connection, uuid, published)
             await self._look_for_refusal(connection, domid, uuid)
-        await self._admit(connection, rights.domain_nodes(domid, uuid))
+        nodes: dict[str, Permissions] = {}
+        for channel in channels:
+            nodes.update(rights.channel_nodes(channel, self._broker))
+        await self._make(connection, nodes)
         for channel, kind in backends.items():
             listed, trees = rights.device_trees(channel, kind)
             await self._admit(connection, listed)
