@@ -10,6 +10,7 @@ import time
 import msgspec
 import pytest
 from net_rig import OBSERVER, all_frames, delivered, expected, frame_for, run, teach
+from net_rules import FakeRules
 
 from broker.net import client, messages
 from broker.net.links import LinkTable
@@ -19,18 +20,6 @@ from broker.net.policy_rules import Uplink
 from broker.net.ports import LabelledPorts, OpenPort
 
 pytestmark = pytest.mark.root
-
-
-class FakeRules:
-    bootstrap = "dom0"
-
-    def __init__(self, pairs, uplinks=()):
-        self.pairs = {frozenset(pair) for pair in pairs}
-        self.names = sorted({name for pair in pairs for name in pair} | {"dom0"})
-        self.uplinks = uplinks
-
-    def frames(self, a, b):
-        return frozenset((a, b)) in self.pairs
 
 
 RULES = FakeRules([("red", "red"), ("blue", "blue"), ("red", "watch"), ("blue", "watch")])
@@ -195,6 +184,16 @@ def test_refused_frames_are_counted_by_pair_of_classes_and_sampled(bed):
     assert (sample.sender, sample.receiver) == (one.index, two.index)
     assert sample.number == number["red"]
     assert "fd00::1 port 1000 > fd00::2 port 2000 UDP" in sample.packet
+
+
+def test_what_a_port_without_a_class_sends_is_counted_and_sampled_too(bed):
+    _rig, helper, ports, (one, _two), observer = bed
+    ports.start(RULES, [opened(observer, "watch")])
+    one.send(frame_for("arp", one, observer))
+    said = events(helper, Dropped, lambda event: "ARP" in event.packet)
+    sample = next(e for e in said if isinstance(e, Dropped) and "ARP" in e.packet)
+    assert (sample.sender, sample.number) == (one.index, 0)
+    assert [d for d in helper.show().drops if d.sender == 0 and d.packets]
 
 
 def test_a_trace_tells_what_became_of_a_frame_and_ends_by_itself(bed):
