@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from broker.net import messages
 from broker.net.messages import (
-    Alarm,
     Done,
-    Dropped,
+    Event,
     Framer,
     Numbers,
     NumbersAre,
@@ -29,7 +28,6 @@ from broker.net.messages import (
     Shown,
     Start,
     Trace,
-    Traced,
     Update,
 )
 from broker.net.model import NetError, Port, Target
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 10.0
 """Seconds for one answer; ten thousand pairs take a tenth of one."""
-
-Event = Alarm | Dropped | Traced
 
 
 class HelperClient:

@@ -8,6 +8,8 @@ back and differs is an error, never a shrug. On stop the tables stay as they are
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from broker.net.probe import Abilities
     from broker.net.readback import Readback
 
-_FEW: Final = 64
-"""Elements up to which each is asked for by key; beyond, the whole set is listed."""
+_ATTEMPTS: Final = 5
+"""Times that a start is tried beside somebody else's transactions."""
 
 
 class VerifyError(NetError):
@@ -64,6 +66,8 @@ class PortEnforcer:
         self._target = Target()
         self._content: Content = {}
         self._digest = ""
+        self._in_doubt = False
+        """Whether the last writing failed: the kernel may hold more than the target."""
 
     @property
     def target(self) -> Target:
@@ -73,14 +77,20 @@ class PortEnforcer:
     def numbers_in_kernel(self) -> frozenset[int]:
         """Class numbers that ports have in the kernel now, whoever put them there."""
         marks = self._readback.elements(BRIDGE, "sender").values()
-        return frozenset(int.from_bytes(mark, "little") ^ MARK_BASE for mark in marks)
+        return frozenset(int.from_bytes(mark, sys.byteorder) ^ MARK_BASE for mark in marks)
 
     def start(self, target: Target) -> None:
         """Make the tables, or take over those there are, and make them hold exactly `target`."""
-        self._write_whole(target, content_of(target))
+        content = content_of(target)
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(VerifyError):
+                self._write_whole(target, content)
+                return
+        self._write_whole(target, content)
 
     def put(self, port: Port) -> None:
         """Give a port its class, or another one."""
+        self._settle_doubt()
         old = self._target.ports.get(port.index)
         target = self._with_ports({**self._target.ports, port.index: port})
         try:
@@ -99,6 +109,7 @@ class PortEnforcer:
 
     def remove(self, index: int) -> None:
         """Close a port: nothing it sends or should receive passes from now on."""
+        self._settle_doubt()
         old = self._target.ports.get(index)
         if old is None:
             return
@@ -117,6 +128,7 @@ class PortEnforcer:
         `during` (see `Classes.during`) holds what numbers that are being retired still need for
         packets on their way; it is in force for the moment until a second transaction settles.
         """
+        self._settle_doubt()
         fewer = not self._target.pairs <= target.pairs
         settled = content_of(target)
         if during is not None and during != target.pairs:
@@ -187,16 +199,37 @@ class PortEnforcer:
         try:
             self._nft.run(commands)
         except TransactionError as error:
+            self._in_doubt = True
             self._alarm(f"{error}: our tables were changed by somebody else; writing them anew")
             self._write_whole(target, self._content)
 
     def _write_whole(self, target: Target, content: Content) -> None:
         self._target, self._content = target, content
+        self._in_doubt = True
+        before = self._readback.generation()
         self._nft.run(whole(content, knows_bridge=self._abilities.knows_bridge))
-        self._digest = self._readback.rules_digest()
+        if not self._digest:
+            self._digest = self._learnt_digest(before)
         wrong = self._wrong()
         if wrong:
             raise VerifyError(wrong)
+        self._in_doubt = False
+
+    def _learnt_digest(self, before: int) -> str:
+        """What our rules look like as the kernel shows them; they never change after that.
+
+        Only if nobody else's transaction came between: what he had made of them must not become
+        the measure.
+        """
+        digest = self._readback.rules_digest()
+        if self._readback.generation() != (before + 1) & 0xFFFFFFFF:
+            raise VerifyError("somebody else changed nftables meanwhile; start again")
+        return digest
+
+    def _settle_doubt(self) -> None:
+        """After a failure, nothing is called done before the whole target has been written."""
+        if self._in_doubt:
+            self._write_whole(self._target, self._content)
 
     def _wrong(self) -> str:
         """What differs between the kernel and what it should hold, in words; empty if nothing."""

@@ -9,6 +9,7 @@ the other end closes, and leaves the tables as they are.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import selectors
 import socket
@@ -24,6 +25,7 @@ from broker.net.messages import (
     Answer,
     Done,
     Dropped,
+    Event,
     Framer,
     Numbers,
     NumbersAre,
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 _RETRY: Final = 0.5
 """Seconds until a repair that failed is tried again."""
 _RECEIVE: Final = 1 << 16
+_MAX_QUEUED: Final = 1 << 20
+"""Bytes of events that wait for an agent that does not read them."""
 
 _log = logging.getLogger("broker.net.helper")
 
@@ -67,22 +71,24 @@ class Helper:
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
+        self._stream.settimeout(0.0)
         self._framer = Framer()
+        self._out = bytearray()
+        self._ended = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(stream, selectors.EVENT_READ, self._talk)
         self._nft = open_transactor()
         self._links = LinkTable()
         self._readback = Readback()
         self._abilities = probe(self._nft)
         self._enforcer = PortEnforcer(self._nft, self._readback, self._abilities, self._alarm)
         self._monitor = Monitor()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(stream, selectors.EVENT_READ, self._serve)
         for fd in self._monitor.filenos():
             self._selector.register(fd, selectors.EVENT_READ, self._look)
         self._samples = self._open_samples()
         self._started = False
         self._check_at: float | None = None
         self._trace: tuple[Tracer, float] | None = None
-        self._ended = False
 
     def run(self) -> None:
         """Serve until the agent's end closes."""
@@ -97,6 +103,9 @@ class Helper:
             if self._trace is not None and now >= self._trace[1]:
                 self._end_trace()
         self._end_trace()
+        self._stream.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            self._stream.sendall(self._out)
 
     def _open_samples(self) -> Samples | None:
         try:
@@ -108,10 +117,27 @@ class Helper:
         return samples
 
     def _send(self, message: Answer) -> None:
+        """Queue a message; an agent that does not read loses events, and stops nothing here."""
+        if isinstance(message, Event) and len(self._out) > _MAX_QUEUED:
+            return
+        self._out += messages.framed(message)
+        self._flush()
+
+    def _flush(self) -> None:
         try:
-            self._stream.sendall(messages.framed(message))
+            del self._out[: self._stream.send(self._out)]
+        except BlockingIOError:
+            pass
         except OSError:
             self._ended = True
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        self._selector.modify(self._stream, wanted, self._talk)
+
+    def _talk(self) -> None:
+        if self._out:
+            self._flush()
+        self._serve()
 
     def _alarm(self, text: str) -> None:
         _log.error("%s", text)
@@ -120,6 +146,8 @@ class Helper:
     def _serve(self) -> None:
         try:
             data = self._stream.recv(_RECEIVE)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if not data:
@@ -255,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         helper = Helper(stream)
     except (NetError, OSError) as error:
+        stream.settimeout(1.0)
         stream.sendall(messages.framed(Refused(str(error))))
         return 1
     helper.run()

@@ -132,6 +132,7 @@ class Traced(Message, frozen=True):
 
 
 Request = Start | Put | Remove | Update | Numbers | Show | Trace
+Event = Alarm | Dropped | Traced
 Answer = Done | Refused | NumbersAre | Shown | Alarm | Dropped | Traced
 
 

@@ -6,6 +6,7 @@ Facts: linux/netlink.h, linux/netfilter/nfnetlink.h.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -108,8 +109,10 @@ class NetlinkSocket:
                 data = self._socket.recv(_BUFFER)
             except BlockingIOError:
                 return found, lost
-            except OSError:
-                lost = True  # ENOBUFS: the queue was full
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                lost = True  # the queue was full
                 continue
             found += [(kind, payload) for kind, _, _, payload in messages(data)]
 

@@ -150,6 +150,7 @@ class LabelledPorts:
         known = self._ports.get(port.name)
         if known is not None and known[1] != link.index:
             self.expel(port.name)  # an earlier interface of this name
+        self._ports.pop(port.name, None)  # if it fails, the port is closed, whatever it was
         self._kernel.put(self._port(port, link.index))
         self._ports[port.name] = port, link.index
         return link.index

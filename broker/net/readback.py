@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _SUBSYSTEM: Final = 10 << 8
-_GETTABLE, _GETCHAIN, _GETRULE, _GETSETELEM = 1, 4, 7, 13
+_GETTABLE, _GETCHAIN, _GETRULE, _GETSETELEM, _GETGEN = 1, 4, 7, 13, 16
+_GENERATION_ID: Final = 1
 _FAMILY: Final = {"inet": 1, "arp": 3, "bridge": 7}
 _GENMSG: Final = struct.Struct("=BBH")
 _TABLE_NAME, _TABLE_FLAGS = 1, 2
@@ -75,6 +76,11 @@ class Readback:
             for payload in self._ask(_GETSETELEM, netlink.ACK, body):
                 found |= {key_found: data for key_found, data, _ in _decode(payload)}
         return found
+
+    def generation(self) -> int:
+        """The number of the ruleset: each transaction of anybody's in this namespace adds one."""
+        payload = self._ask(_GETGEN, netlink.ACK, _GENMSG.pack(0, 0, 0))[0]
+        return int.from_bytes(netlink.attributes(payload, _GENMSG.size)[_GENERATION_ID], "big")
 
     def rules_digest(self) -> str:
         """A digest of our tables, chains, hooks, policies and rules, counters left out."""

@@ -117,7 +117,7 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
         "input": (*_governed("ibrname", "iif", "to_host", knows_bridge=knows_bridge), *other),
         "output": (*_governed("obrname", "oif", "from_host", knows_bridge=knows_bridge), *other),
         "pass_pair": pass_pair,
-        "to_host": ("meta mark set 0", _MARK_SENDER, "iif @host accept", *_WHO),
+        "to_host": (_MARK_SENDER, "iif @host accept", *_WHO),
         "from_host": (f"{_TAGGED} goto relayed", "oif @host accept", *_WHO),
         "relayed": (
             f"{_TO_RECEIVER} {_IS_PAIR}",

@@ -146,6 +146,20 @@ def test_flushing_the_ruleset_is_repaired_within_two_seconds_with_an_alarm(bed):
     assert rig.content() == before
 
 
+def test_an_agent_that_does_not_listen_keeps_nothing_from_being_repaired(bed):
+    rig, helper, ports, (one, two), observer = bed
+    ports.start(RULES, [opened(one, "red"), opened(two, "blue"), opened(observer, "watch")])
+    before = rig.content()
+    helper._stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    for _ in range(200):
+        rig.net.host.nft("flush chain bridge xpb_bridge forward")
+    end = time.monotonic() + 5
+    while rig.content() != before:
+        assert time.monotonic() < end
+    assert len(helper.show().ports) == 3
+    ports.admit(opened(two, "red"))
+
+
 def test_foreign_changes_elsewhere_raise_no_alarm(bed):
     rig, helper, ports, (one, _two), _observer = bed
     ports.start(RULES, [opened(one, "red")])

@@ -196,6 +196,53 @@ def test_a_change_that_is_not_in_force_is_never_taken_for_one(bed, lies):
     assert markers(three) == [], "a later repair must not open what was refused"
 
 
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_removal_that_failed_is_not_done_until_the_kernel_shows_it(bed, lies):
+    rig, one, two, observer = bed
+    honest = rig.enforcer._nft
+    rig.enforcer._nft = Refusing(honest, lies=lies)
+    for _ in range(3):
+        with pytest.raises(NetError):
+            rig.enforcer.remove(two.index)
+    rig.enforcer._nft = honest
+    rig.enforcer.remove(two.index)
+    assert _without_sentinel(one, two, observer) == {(one.number, observer.number)}
+
+
+class Saboteur:
+    """A transactor beside whom somebody else flushes a chain after each of his transactions."""
+
+    def __init__(self, rig, times):
+        self.rig, self.times, self.inner = rig, times, rig.enforcer._nft
+
+    def run(self, commands):
+        self.inner.run(commands)
+        if self.times > 0:
+            self.times -= 1
+            self.rig.net.host.nft(f"flush chain bridge {BRIDGE} forward")
+
+    def close(self):
+        self.inner.close()
+
+
+def test_rules_that_somebody_spoils_at_once_do_not_become_the_measure(labelled):
+    rig = labelled()
+    one, two = rig.net.add("vif1.0", "vif2.0")
+    (observer,) = rig.net.add(OBSERVER)
+    target = rig.target([rig.port(g, 1) for g in (one, two, observer)], {(1, 1)})
+    honest = rig.enforcer._nft
+    rig.enforcer._nft = Saboteur(rig, 99)
+    with pytest.raises(NetError):
+        rig.enforcer.start(target)
+    rig.enforcer._nft = honest
+    rig.enforcer._nft = Saboteur(rig, 3)
+    rig.enforcer.start(target)
+    assert rig.enforcer.check()
+    guests = [one, two, observer]
+    teach(guests)
+    assert delivered(guests, observer, all_frames(guests)) == expected(guests, lambda _a, _b: True)
+
+
 def test_foreign_tables_are_never_touched(labelled):
     rig = labelled()
     foreign = """
