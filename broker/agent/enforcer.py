@@ -313,7 +313,9 @@ class Enforcer:
             case.known.state = outcome.state
             self._tell_refused(case, outcome)
             line = _line(outcome)
-            if self._reported.get(case.slot) != (case.known.nonce, line):
+            nonce, last = self._reported.get(case.slot, ("", ""))
+            # Only after its nonce, which may have been refused a moment ago and now would not be.
+            if nonce == case.known.nonce and last != line:
                 items.append(
                     (f"{report_dir(self._channel(case.slot))}/enforced", line.encode("ascii"))
                 )

@@ -311,3 +311,17 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(store_daemon):
         await until(writes)
     await helper.stopService()
     bed.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_reported_as_enforced_before_its_nonce(host, tmp_path):
+    for name in ("nonce", "enforced"):
+        host.store.write(f"{REPORT}/{name}", "")
+    host.store.set_perms(f"{REPORT}/enforced", "n0", f"b{DRIVER}")
+    host.create()
+    agent = start_agent(host.guests[DRIVER].address, tmp_path, domid=DRIVER)
+    await until(lambda: host.read(f"{BACKEND}/xpb-life"))
+    host.store.set_perms(f"{REPORT}/nonce", "n0", f"b{DRIVER}")
+    await host.nonce(VIF, fe=GUEST, be=DRIVER)
+    await host.comes_to(VIF, "closed", fe=GUEST, be=DRIVER)
+    await agent.stop()
