@@ -18,6 +18,8 @@ from net_rig import (
     teach,
 )
 
+from broker.net.model import Port
+
 pytestmark = pytest.mark.root
 ROUTE_MAC = "02:00:00:aa:00:01"
 
@@ -146,6 +148,40 @@ def test_an_unlabelled_network_is_not_routed_to_a_guest_as_if_it_were_dom0(route
     with pytest.raises(TimeoutError):
         while data not in two.socket.recv(2048):
             pass
+
+
+def test_a_guest_is_routed_out_only_by_a_labelled_uplink(routed_between):
+    rig, one, _, ports = routed_between
+    rig.net.host.ip("link add name plain type veth peer name far", "link set far up")
+    rig.net.host.ip(
+        "link set plain up",
+        "addr add 10.9.9.9/24 dev plain",
+        "neigh add 10.9.9.1 lladdr 02:00:00:bb:00:02 dev plain",
+    )
+    with rig.net.host.entered():
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        wire.bind(("far", 0))
+    data = marker(one.number, 88, 1)
+    packet = ipv4(1, 0, data, target=bytes((10, 9, 9, 1)))
+
+    def goes_out(timeout):
+        wire.settimeout(timeout)
+        one.send(ethernet(ROUTE_MAC, one.mac, 0x0800, packet))
+        try:
+            while data not in wire.recv(2048):
+                pass
+        except TimeoutError:
+            return False
+        return True
+
+    with wire:
+        rig.enforcer.start(rig.target(ports, {(1, 3), (3, 1)}))
+        assert not goes_out(0.3)
+        uplink = Port("plain", rig.net.index("plain"), 3, uplink=True)
+        rig.enforcer.put(uplink)
+        assert goes_out(5)
+        rig.enforcer.update(rig.target([*ports, uplink], {(1, 1)}))
+        assert not goes_out(0.3)
 
 
 @pytest.fixture
