@@ -132,23 +132,30 @@ class Audit:
         if charge == "write":
             self.note(events.Reported(time.time(), str(device), text))
 
-    def violation(self, domain: Domain, device: Device, detail: str) -> bool:
-        """A domain did what it may not; False if it has used up its share of the audit log."""
-        charge = self._ledger.charge(
-            domain.domid, f"frontend {device}", detail, self._clock.seconds()
-        )
-        if charge == "write":
+    def violation(self, domain: Domain, device: Device, kind: str, evidence: str) -> None:
+        """A domain did what it may not: written once for each kind, whatever the evidence.
+
+        A guest that goes on is only counted: it neither fills the log nor loses what it has.
+        """
+        subject = f"frontend {device}: {kind}"
+        if self._ledger.charge(domain.domid, subject, kind, self._clock.seconds()) == "write":
+            detail = f"{kind}{evidence}"
             self.log.warn("domain {domid}: {detail}", domid=domain.domid, detail=detail)
             self.note(
                 events.Violation(
                     time.time(), domain.domid, domain.uuid, str(device), "frontend-dir", detail
                 )
             )
-        return charge != "exhausted"
 
-    def forget(self, domid: int) -> None:
-        """The domain is gone; its domid starts afresh."""
-        self._ledger.forget(domid)
+    def may_renew(self, device: Device, nonce: str | None) -> bool:
+        """Whether a backend's agent may have one more life of this channel written down."""
+        subject = f"lives of {device}"
+        now = self._clock.seconds()
+        return self._ledger.charge(device.path, subject, nonce or "-", now) != "exhausted"
+
+    def forget(self, account: int | str) -> None:
+        """The domain, or the channel of this path, is gone; another starts afresh."""
+        self._ledger.forget(account)
 
     def _cannot_write(self, error: JournalError) -> None:
         what = f"the audit log cannot be written, so nothing is granted: {error}"

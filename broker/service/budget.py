@@ -23,21 +23,24 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """Every domain's allowance, and how often each thing was only counted."""
+    """Every account's allowance, and how often each thing was only counted.
+
+    An account is a domid (negative: the broker's own), or the path of a channel.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._tokens: dict[int, tuple[float, float]] = {}
-        self._counts: dict[tuple[int, str], int] = {}
-        self._last: dict[tuple[int, str], str] = {}
+        self._tokens: dict[int | str, tuple[float, float]] = {}
+        self._counts: dict[tuple[int | str, str], int] = {}
+        self._last: dict[tuple[int | str, str], str] = {}
 
-    def charge(self, domid: int, subject: str, detail: str, now: float) -> Charge:
-        """Whether a line about `domid` may be written at `now` (seconds, any monotonic clock).
+    def charge(self, account: int | str, subject: str, detail: str, now: float) -> Charge:
+        """Whether `account` may have a line written at `now` (seconds, any monotonic clock).
 
         The same `detail` on the same `subject` twice running is counted; so is everything once
-        the domain's allowance is used up, which is `exhausted`.
+        the account's allowance is used up, which is `exhausted`.
         """
-        key = (domid, subject)
+        key = (account, subject)
         if self._last.get(key) == detail:
             self._counts[key] = self._counts.get(key, 0) + 1
             return "count"
@@ -45,26 +48,27 @@ class Ledger:
         self._last[key] = detail
         if len(self._last) > MAX_SUBJECTS:
             self._last.pop(next(iter(self._last)))
-        tokens, since = self._tokens.get(domid, (float(self._budget.burst), now))
+        tokens, since = self._tokens.get(account, (float(self._budget.burst), now))
         tokens = min(float(self._budget.burst), tokens + (now - since) / self._budget.refill)
         if tokens < 1:
-            self._tokens[domid] = (tokens, now)
+            self._tokens[account] = (tokens, now)
             self._counts[key] = self._counts.get(key, 0) + 1
             return "exhausted"
-        self._tokens[domid] = (tokens - 1, now)
+        self._tokens[account] = (tokens - 1, now)
         return "write"
 
     def counted(self) -> dict[str, int]:
         """What was counted instead of written since the last call, by subject."""
         result: dict[str, int] = {}
-        for (domid, subject), count in self._counts.items():
-            key = f"domain {domid}: {subject}" if domid >= 0 else subject
+        for (account, subject), count in self._counts.items():
+            named = isinstance(account, int) and account >= 0
+            key = f"domain {account}: {subject}" if named else subject
             result[key] = result.get(key, 0) + count
         self._counts.clear()
         return result
 
-    def forget(self, domid: int) -> None:
-        """The domain is gone; its domid starts afresh."""
-        self._tokens.pop(domid, None)
-        for key in [key for key in self._last if key[0] == domid]:
+    def forget(self, account: int | str) -> None:
+        """The domain or the channel is gone; another under its name starts afresh."""
+        self._tokens.pop(account, None)
+        for key in [key for key in self._last if key[0] == account]:
             del self._last[key]

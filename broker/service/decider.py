@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from twisted.internet.interfaces import IReactorTime
 
+    from broker.core.channels import Decision
     from broker.core.plan import Entry
     from broker.service.audit import Audit
     from broker.service.judge import Judge
@@ -39,7 +40,8 @@ class Decider:
     """The channels that wait to be judged, and what becomes of them.
 
     `on_decided(judged, fresh)` tells which devices were judged, and which of them anew;
-    `on_retry()` that something is pending again.
+    `on_retry()` that something is pending again, `on_overspent(domid)` that a backend domain
+    asks for more decisions than may be written down.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Decider:
         *,
         on_decided: Callable[[Iterable[Device], Iterable[Device]], None],
         on_retry: Callable[[], None],
+        on_overspent: Callable[[int], None],
     ) -> None:
         self.pending: dict[Device, None] = {}
         self.subscribers: list[Subscriber] = []
@@ -61,6 +64,7 @@ class Decider:
         self._clock = clock
         self._on_decided = on_decided
         self._on_retry = on_retry
+        self._on_overspent = on_overspent
         self._retries: dict[Device, float] = {}
 
     @property
@@ -108,6 +112,8 @@ class Decider:
         if step.action == "publish" and entry is not None:
             batch.writes.append((device, entry))
         elif step.action == "decide":
+            if not self._affordable(device, judged.decision, entry):
+                return
             try:
                 made = make_entry(device, judged.decision, batch.seq + 1, self._key)
             except RecordError as error:
@@ -119,6 +125,19 @@ class Decider:
             batch.entries.append((device.path, made))
             batch.fresh.append((device, entry))
             batch.writes.append((device, made))
+
+    def _affordable(self, device: Device, decision: Decision, entry: Entry | None) -> bool:
+        """Whether this may be decided: a new life is on the account of the backend's domain.
+
+        What may not be is left undecided, and so closed: the record there is of another life.
+        """
+        backend = device.backend
+        if entry is None or not backend or decision.nonce == entry.decision.nonce:
+            return True
+        if self._audit.may_renew(device, decision.nonce):
+            return True
+        self._on_overspent(backend)
+        return False
 
     def tell(self, event: Told, devices: Iterable[tuple[Device, Entry | None]]) -> None:
         """Tell the subscribers."""

@@ -69,7 +69,13 @@ class Engine:
         self.mirror = Mirror()
         self.judge = Judge(self.mirror, audit.state, adopt=adopt)
         self.decider = Decider(
-            audit, self.judge, key, clock, on_decided=self._decided, on_retry=self._wake
+            audit,
+            self.judge,
+            key,
+            clock,
+            on_decided=self._decided,
+            on_retry=self._wake,
+            on_overspent=self._overspent,
         )
         self.phase: Phase = "starting"
         self.connection: StoreConnection | None = None
@@ -260,6 +266,7 @@ class Engine:
         gone = [it for it in vanished if self.mirror.device_of(it) is None]
         for channel in gone:
             path = paths.decision_path(channel)
+            self.audit.forget(path)
             if path in self.state.ledger:
                 lines.append(events.Vanished(now, path, privileged))
         return gone
@@ -324,17 +331,21 @@ class Engine:
             self.connection.close()
 
     def _watch_guest(self, device: Device) -> None:
-        """Note what a guest made of its own directory, once for each change."""
-        violation = device.frontend_violation()
+        """Note what a guest made of its own directory."""
+        kind, evidence = device.frontend_violation()
         domain = self.mirror.domains.get(device.domid)
-        if violation == device.violation or domain is None:
-            return
-        device.violation = violation
-        if violation and not self.audit.violation(domain, device, violation):
-            self._quarantine(domain, "it used up its share of the audit log")
+        if kind and domain is not None:
+            self.audit.violation(domain, device, kind, evidence)
 
-    def _quarantine(self, domain: Domain, reason: str) -> None:
-        """Hold a domain apart, durably; never domid 0, nor a label the policy protects."""
+    def _overspent(self, domid: int) -> None:
+        """A backend's agent makes up lives without end: hold its domain apart, durably.
+
+        Never domid 0, nor a label the policy protects: of those the new lives stay undecided.
+        """
+        domain = self.mirror.domains.get(domid)
+        if domain is None:
+            return
+        reason = "its agent used up its share of the audit log"
         policy = self.judge.policy
         protected = policy is not None and self.judge.standing(domain.domid).label in (
             policy.protected

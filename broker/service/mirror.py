@@ -43,7 +43,6 @@ class Device:
         "untrusted_backend_id",
         "untrusted_enforced",
         "untrusted_nonce",
-        "violation",
     )
 
     def __init__(self, domid: int, device_class: str, device: str) -> None:
@@ -66,7 +65,6 @@ class Device:
         self.untrusted_backend_id: bytes | None = None
         self.untrusted_nonce: bytes | None = None
         self.untrusted_enforced: bytes | None = None
-        self.violation = ""
 
     def set_keys(self, keys: dict[str, bytes]) -> bool:
         """Take the toolstack's keys; whether the channel (its backend) is another now."""
@@ -96,17 +94,22 @@ class Device:
             return str(self.channel)
         return f"{self.device_class}/{self.domid}/{self.device}"
 
-    def frontend_violation(self) -> str:
-        """What the guest made of its own copy of `backend`, where it is not the truth."""
+    def frontend_violation(self) -> tuple[str, str]:
+        """What the guest made of its own copy of `backend`, where it is not the truth.
+
+        Its kind, and the evidence, escaped; both empty where all is well.
+        """
         if HIDDEN in (self.untrusted_backend, self.untrusted_backend_id):
-            return "its frontend directory is unreadable"
+            return "its frontend directory is unreadable", ""
         truth = self.keys.get("backend")
         if truth is not None and self.untrusted_backend not in (None, truth):
-            return f"its frontend's backend says {escape(self.untrusted_backend or b'', 80)}"
+            said = escape(self.untrusted_backend or b"", 80)
+            return "its frontend's backend is not the toolstack's", f": {said}"
         domid = b"" if self.backend is None else str(self.backend).encode("ascii")
         if domid and self.untrusted_backend_id not in (None, domid):
-            return f"its frontend's backend-id says {escape(self.untrusted_backend_id or b'', 80)}"
-        return ""
+            said = escape(self.untrusted_backend_id or b"", 80)
+            return "its frontend's backend-id is not the toolstack's", f": {said}"
+        return "", ""
 
 
 class Domain:
