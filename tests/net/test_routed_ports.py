@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import struct
 
 import pytest
-from net_rig import arp, ethernet, ipv4, ipv6, mac, marker
+from net_rig import arp, ethernet, ipv4, ipv6, mac, marker, raw
 
 pytestmark = pytest.mark.root
 
@@ -13,8 +15,11 @@ pytestmark = pytest.mark.root
 @pytest.fixture
 def routed(labelled):
     """Three routed guests; dom0 has a fixed neighbour entry for each."""
-    rig = labelled()
-    guests = rig.net.add("vif1.0", "vif2.0", "vif3.0", bridge=None)
+    return lay(labelled(), "vif1.0", "vif2.0", "vif3.0")
+
+
+def lay(rig, *names):
+    guests = rig.net.add(*names, bridge=None)
     for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
         rig.net.host.sysctl(path, "1")
     for n, guest in enumerate(guests, 1):
@@ -129,3 +134,85 @@ def test_pairs_reach_the_routing_table_with_the_first_routed_port(routed):
     rig.enforcer.remove(guests[1].index)
     assert not passes(guests, "ipv4", 1, 2, 0.2)
     assert rig.alarms == []
+
+
+@pytest.fixture
+def mixed(labelled):
+    """Two labelled ports, one with a name of its own; a vif without a class; two plain links."""
+    rig, guests = lay(labelled(), "vif1.0", "web0", "vif3.0", "lan0", "lan1")
+    ports = [rig.port(guest, 1, host=True, bridge=None) for guest in guests[:2]]
+    rig.enforcer.start(rig.target(ports, {(1, 1)}))
+    return rig, guests
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "open_"),
+    [(1, 2, True), (4, 5, True), (4, 1, False), (4, 2, False), (1, 4, False), (2, 4, False),
+     (3, 4, False), (4, 3, False), (3, 2, False), (2, 3, False)],
+)  # fmt: skip
+def test_ordinary_links_are_left_alone_and_lead_to_no_port(mixed, sender, receiver, open_):
+    _, guests = mixed
+    assert passes(guests, "ipv4", sender, receiver, 5 if open_ else 0.2) == open_
+
+
+@pytest.mark.parametrize(("n", "open_"), [(1, True), (2, True), (3, False), (4, True)])
+def test_dom0_itself_talks_with_ordinary_links_and_allowed_ports_alone(mixed, n, open_):
+    rig, guests = mixed
+    assert pings(guests[n - 1], n, 5 if open_ else 0.2) == open_
+    assert dom0_reaches(rig, guests[n - 1], n, 5 if open_ else 0.2) == open_
+
+
+def dom0_reaches(rig, guest, n, timeout):
+    with rig.net.host.entered():
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    guest.socket.settimeout(timeout)
+    with datagrams:
+        # A refused packet is refused to its sender: EPERM.
+        with contextlib.suppress(PermissionError):
+            datagrams.sendto(b"from dom0 itself", (f"10.{n}.0.1", 2000))
+        try:
+            while b"from dom0 itself" not in guest.socket.recv(2048):
+                pass
+        except TimeoutError:
+            return False
+        finally:
+            guest.socket.setblocking(False)
+    return True
+
+
+def test_dom0_answers_arp_on_ordinary_links(mixed):
+    _, guests = mixed
+    assert asks(guests[3], 4)
+    assert not asks(guests[2], 3)
+
+
+def solicits(guest, n, timeout):
+    """Whether dom0 answers the guest's neighbour solicitation for its address."""
+    source, target = (bytes.fromhex(f"fd0{n}" + "00" * 12 + last) for last in ("0001", "0100"))
+    group = bytes.fromhex("ff02" + "00" * 9 + "01ff") + target[13:]
+    body = struct.pack(">BBHI", 135, 0, 0, 0) + target + b"\x01\x01" + raw(guest.mac)
+    pseudo = source + group + struct.pack(">II", len(body), 58)
+    total = sum(struct.unpack(f">{len(pseudo + body) // 2}H", pseudo + body))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    body = body[:2] + struct.pack(">H", ~total & 0xFFFF) + body[4:]
+    head = struct.pack(">IHBB", 0x60000000, len(body), 58, 255) + source + group
+    station = "33:33:ff:" + target[13:].hex(":")
+    guest.socket.settimeout(timeout)
+    guest.send(ethernet(station, guest.mac, 0x86DD, head + body))
+    try:
+        while (frame := guest.socket.recv(2048))[12:14] != b"\x86\xdd" or frame[54] != 136:
+            pass
+    except TimeoutError:
+        return False
+    finally:
+        guest.socket.setblocking(False)
+    return True
+
+
+def test_a_routed_port_finds_its_gateway_by_ipv6_too(routed):
+    rig, guests = routed
+    ports = [rig.port(guests[0], 1, bridge=None)]
+    rig.enforcer.start(rig.target(ports, {(1, 1)}))
+    assert solicits(guests[0], 1, 5)
+    assert not solicits(guests[2], 3, 0.3)
