@@ -141,11 +141,12 @@ class Engine:
         policy = self.judge.policy
         if self._publisher is None:
             return
-        values: dict[str, str] = {paths.STATE: self.phase}
+        values: dict[str, str] = {}
         if policy is not None:
             values[f"{paths.POLICY}/name"] = policy.name
             values[f"{paths.POLICY}/version"] = f"{policy.version[0]}.{policy.version[1]}"
             values[f"{paths.POLICY}/digest"] = policy.digest
+        values[paths.STATE] = self.phase  # last: who sees it finds the rest
         for path, value in values.items():
             await self._publisher.write(path, value.encode("utf-8"))
 

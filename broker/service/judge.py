@@ -144,8 +144,11 @@ class Judge:
         """The nonce to decide on, and where the reported one was used before.
 
         A report that is missing, malformed or replayed is no news about a life that is known:
-        it neither opens nor closes anything.
+        it neither opens nor closes anything. A nonce is not spent on a domain whose uuid is
+        still unknown: it would count as used before once the uuid is there.
         """
+        if uuid is None:
+            return None, ""
         nonce = parse_nonce(device.untrusted_nonce)
         spent = "" if nonce is None else self._state.spent_on(nonce, device.path, uuid)
         if nonce is not None and not spent:

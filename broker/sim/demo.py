@@ -80,11 +80,11 @@ class Demo:
 
     async def _relabelled(self, web: Domain) -> None:
         self._chapter("The administrator gives red-web to the blue customer, while it runs")
-        self._label("red-web", "web_blue")
+        self._label("red-web", "web_blue", web)
         await self._expect(web, web.devices[1], "deny")
         await self._expect(web, web.devices[0], "grant")
         self._say("its disk is revoked; its network device is decided afresh for the new label")
-        self._label("red-web", "web_red")
+        self._label("red-web", "web_red", web)
         await self._expect_all(web, "grant")
 
     async def _wall(self) -> None:
@@ -126,7 +126,7 @@ class Demo:
         self.checks += 1
         self._say("late: vif 0 waits, closed; no broker, no grant")
         await self._host.start_brokerd()
-        self._label("late", "web_red")
+        self._label("late", "web_red", late)
         await self._expect_all(late, "grant")
 
     async def _boot(self, name: str, label: str | None, devices: Sequence[Device]) -> Domain:
@@ -134,11 +134,14 @@ class Demo:
         if label is not None:
             self._label(name, label)
         domain = await self._host.create(name, _uuid(name), devices)
+        domain.label = label
         kinds = ", ".join(_title(device) for device in devices)
         self._say(f"domain {domain.domid}, {name}, boots: label {label or 'none'}; {kinds}")
         return domain
 
-    def _label(self, name: str, label: str) -> None:
+    def _label(self, name: str, label: str, domain: Domain | None = None) -> None:
+        if domain is not None:
+            domain.label = label
         self._host.rpc().call("label.set", LabelSet(domain=f"name:{name}", label=label))
         self._say(f"$ brokerctl label set {name} {label}")
 
@@ -161,6 +164,7 @@ class Demo:
             return (
                 record is not None
                 and record.verdict == verdict
+                and record.labels[0] == domain.label
                 and f"seq={record.seq} " in enforced
                 and (said == gate if verdict == "grant" else said in ("closed", "suspended"))
                 and (verdict != "grant" or state == backend_state)

@@ -52,6 +52,7 @@ class Domain:
         self.name = name
         self.uuid = uuid
         self.devices = list(devices)
+        self.label: str | None = None
         self.connection: StoreConnection | None = None
 
 
