@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 
 import pytest
-from net_rig import arp, ethernet, ipv4, ipv6, mac, marker, raw
+from net_rig import arp, ethernet, ipv4, ipv6, mac, marker, raw, run
 
 pytestmark = pytest.mark.root
 
@@ -216,3 +217,51 @@ def test_a_routed_port_finds_its_gateway_by_ipv6_too(routed):
     rig.enforcer.start(rig.target(ports, {(1, 1)}))
     assert solicits(guests[0], 1, 5)
     assert not solicits(guests[2], 3, 0.3)
+
+
+def neighbours(rig, address):
+    return run(["ip", "-n", rig.net.host.name, "neigh", "show", address])
+
+
+def test_dom0_learns_no_neighbour_from_a_vif_without_a_class(mixed):
+    rig, guests = mixed
+    for n, known in ((4, True), (3, False)):
+        guest = guests[n - 1]
+        body = bytearray(arp(1, 0, b""))
+        body[14:18], body[24:28] = bytes((10, n, 0, 50)), bytes((10, n, 0, 100))
+        guest.send(ethernet("ff:ff:ff:ff:ff:ff", guest.mac, 0x0806, bytes(body)))
+        if known:
+            end = time.monotonic() + 5
+            while "lladdr" not in neighbours(rig, f"10.{n}.0.50"):
+                assert time.monotonic() < end
+        else:
+            assert not pings(guest, n, 0.2)
+            assert "lladdr" not in neighbours(rig, f"10.{n}.0.50")
+
+
+def test_dom0_asks_no_vif_without_a_class_for_a_neighbour(mixed):
+    rig, guests = mixed
+    with rig.net.host.entered():
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with datagrams:
+        for n, asked in ((4, True), (3, False)):
+            guest = guests[n - 1]
+            with contextlib.suppress(PermissionError):
+                datagrams.sendto(b"x", (f"10.{n}.0.77", 2000))
+            asking = f"neigh replace 10.{n}.0.77 dev {guest.port} nud probe lladdr {guest.mac}"
+            rig.net.host.ip(asking)
+            assert hears_question(guest, n, 5 if asked else 1.5) == asked
+
+
+def hears_question(guest, n, timeout):
+    guest.socket.settimeout(timeout)
+    try:
+        while (frame := guest.socket.recv(2048))[12:14] != b"\x08\x06" or (
+            frame[38:42] != bytes((10, n, 0, 77))
+        ):
+            pass
+    except TimeoutError:
+        return False
+    finally:
+        guest.socket.setblocking(False)
+    return True
