@@ -163,6 +163,24 @@ def test_dom0_itself_talks_with_ordinary_links_and_allowed_ports_alone(mixed, n,
     assert dom0_reaches(rig, guests[n - 1], n, 5 if open_ else 0.2) == open_
 
 
+@pytest.mark.parametrize(("n", "open_"), [(1, True), (3, False), (4, True)])
+def test_dom0_hears_nothing_of_a_vif_without_a_class(mixed, n, open_):
+    rig, guests = mixed
+    with rig.net.host.entered():
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with datagrams:
+        datagrams.bind(("0.0.0.0", 2000))
+        datagrams.settimeout(5 if open_ else 0.2)
+        content = ipv4(1, 0, b"to dom0", target=bytes((10, n, 0, 100)))
+        guests[n - 1].send(ethernet(mac(100 + n), guests[n - 1].mac, 0x0800, content))
+        try:
+            assert datagrams.recv(100) == b"to dom0"
+            heard = True
+        except TimeoutError:
+            heard = False
+    assert heard == open_
+
+
 def dom0_reaches(rig, guest, n, timeout):
     with rig.net.host.entered():
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
