@@ -123,6 +123,7 @@ class Product:
         self._lives = {}
         self._next_domid = 10
         self._fences = 0
+        self._seen = {}
         self._processes = {}
 
     # the programs
@@ -166,6 +167,13 @@ class Product:
         process = self._processes.pop(name)
         process.kill()
         process.wait()
+
+    def end(self, name):
+        """As `kill`, also if it ended by itself."""
+        process = self._processes.pop(name)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
     def terminate(self, name):
         """SIGTERM; its exit status."""
@@ -382,15 +390,28 @@ class Product:
             if not self._alive(name):
                 problems.append(f"{name} ended: {self.log(name)[-1500:]}")
         for name in ("brokerd.log", "agent.log", "state/audit.jsonl"):
-            path = self.directory / name
-            data = path.read_bytes() if path.exists() else b""
-            for found in _NOT_PRINTABLE.finditer(data):
-                problems.append(f"{name} has {data[found.start() - 80 : found.end() + 20]!r}")
-                break
-            if b"Traceback" in data:
-                at = data.index(b"Traceback")
-                problems.append(f"{name}: {data[max(0, at - 300) : at + 1500].decode('latin-1')}")
+            problems += self._unclean(name)
         assert not problems, "\n".join(problems)
+
+    def _unclean(self, name):
+        """What a file got since the last look that is not printable ASCII, or a traceback."""
+        path = self.directory / name
+        data = path.read_bytes() if path.exists() else b""
+        seen = self._seen.get(name, 0)
+        new = data[seen if seen <= len(data) else 0 :]
+        self._seen[name] = len(data)
+        found = _NOT_PRINTABLE.search(new)
+        if found:
+            yield f"{name} has {new[max(0, found.start() - 80) : found.end() + 20]!r}"
+        if b"Traceback" in new:
+            at = new.index(b"Traceback")
+            yield f"{name}: {new[max(0, at - 300) : at + 1500].decode('latin-1')}"
+
+    def expect_new_lives(self):
+        """The agent lost its nonces: the witness has new ones, and stays open with those."""
+        for device in self.witness.devices:
+            if device.devid in self._lives:
+                self._lives[device.devid] = self.life(self.witness, device)
 
     def _unaudited(self):
         """Records in their nodes, and numbers said to be published, that the audit lacks."""
@@ -423,18 +444,21 @@ class Product:
 
     def close(self):
         """End everything that was started here."""
-        self.monitor.stop()
+        if self.monitor.is_alive():
+            self.monitor.stop()
         for domain in self.domains.values():
             if domain.connection is not None:
                 domain.connection.close()
         if self.connection is not None:
             self.connection.close()
             self.client.close()
-        for name in list(self._processes):
-            with contextlib.suppress(ProcessLookupError):
-                self.signal(name, signal.SIGCONT)
-            self.kill(name)
+        self.end_all()
         shutil.rmtree(self.directory)
+
+    def end_all(self):
+        """Kill what runs of the product."""
+        for name in list(self._processes):
+            self.kill(name)
 
     def _alive(self, name):
         return self._processes[name].poll() is None

@@ -129,8 +129,8 @@ class StoreDaemon:
         try:
             with BlockingClient(self.path) as client:
                 client.directory("/")
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+            return False  # the last: others are before us in a short queue
         return True
 
     def _prepare(self):
