@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import json
 import os
 import select
 import socket
@@ -137,7 +138,19 @@ class Net:
         for guest in made:
             guest.index = self.index(guest.port)
             self.all[guest.port] = guest
+        if bridge and up:
+            self.forwarding(*names)
         return made
+
+    def forwarding(self, *names):
+        """Wait until the bridge forwards for these ports: it hears of carriers a little late."""
+        end = time.monotonic() + 10
+        while True:
+            shown = json.loads(run(["bridge", "-n", self.host.name, "-j", "link"]))
+            if set(names) <= {link["ifname"] for link in shown if link["state"] == "forwarding"}:
+                return
+            if time.monotonic() > end:
+                raise TimeoutError(f"not forwarding: {shown}")
 
     def index(self, name):
         with self.host.entered():

@@ -55,6 +55,7 @@ async def test_a_granted_vif_passes_by_its_label_and_suspended_it_passes_nothing
     rig, gate, label, (one, two), observer = bed
     await gate.open(device(1, mac=one.mac.encode()))
     await gate.open(device(2, mac=two.mac.encode()))
+    rig.net.forwarding(one.port, two.port)
     everybody = [one, two, observer]
     teach(everybody)
     ends = {(a, b) for _, a, b in delivered(everybody, observer, all_frames([one, two]))}
@@ -65,6 +66,7 @@ async def test_a_granted_vif_passes_by_its_label_and_suspended_it_passes_nothing
     assert set(rig.enforcer.target.ports) == {one.index, observer.index}
     label[2] = "blue"
     await gate.open(device(2))
+    rig.net.forwarding(two.port)
     ends = {(a, b) for _, a, b in delivered(everybody, observer, all_frames([one, two]))}
     assert ends == {(one.number, observer.number), (two.number, observer.number)}
 

@@ -57,6 +57,7 @@ def test_a_name_taken_over_by_a_rename_gives_nothing(bed):
         "link set vif2.0 down", "link set vif2.0 name gone", "link set gone up",
         "link set thief down", "link set thief name vif2.0", "link set vif2.0 up",
     )  # fmt: skip
+    rig.net.forwarding("gone", "vif2.0")
     thief.send(frame_for("odd broadcast", thief))
     seen = delivered([one, two, thief], observer, [(one, frame_for("odd broadcast", one))])
     ends = {(sender, receiver) for _, sender, receiver in seen}
