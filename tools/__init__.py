@@ -1,0 +1,1 @@
+"""Tools of the house: benches, the preload shim, set-up."""

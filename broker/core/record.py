@@ -35,7 +35,11 @@ FIELDS: Final = (
     *("labels", "resource", "policy", "spec", "reason"),
 )
 MAX_RECORD_BYTES: Final = 2048
-"""A node's quota on stock xenstored."""
+"""The longest record that is read."""
+MAX_SIGNED_BYTES: Final = 1900
+"""The longest record that is made: C xenstored counts a node's permissions and its own header
+towards the 2048 bytes that an unprivileged domain may write (`quota_max_entry_size`).
+"""
 INPUT_KEYS: Final = ("params", "mode", "type", "script", "bridge", "mac", "ip")
 """What a decision is made on, of a device's toolstack-written keys, in digest order."""
 
@@ -149,20 +153,19 @@ def _unsigned_text(record: Record) -> str:
 def sign_record(record: Record, key: Ed25519PrivateKey) -> bytes:
     """The record's one line, signed.
 
-    A reason that does not fit is cut, so that the line never exceeds `MAX_RECORD_BYTES`.
+    A reason that does not fit is cut, so that the line never exceeds `MAX_SIGNED_BYTES`.
 
     Raises:
-        RecordError: it would not fit even without a reason, or could not be read back.
+        RecordError: it would not fit even without a reason.
     """
     unsigned = _unsigned_text(record)
-    signature_bytes = len(" sig=") + 86
-    if len(unsigned) + signature_bytes > MAX_RECORD_BYTES:
-        reason = record.reason
-        while reason and len(unsigned) + signature_bytes > MAX_RECORD_BYTES:
-            reason = reason[: len(reason) * 3 // 4]
-            unsigned = _unsigned_text(msgspec.structs.replace(record, reason=reason))
-        if len(unsigned) + signature_bytes > MAX_RECORD_BYTES:
-            raise RecordError("a record's fields exceed the 2048 bytes of a xenstore node")
+    room = MAX_SIGNED_BYTES - len(" sig=") - 86
+    reason = record.reason
+    while reason and len(unsigned) > room:
+        reason = reason[: len(reason) * 3 // 4]
+        unsigned = _unsigned_text(msgspec.structs.replace(record, reason=reason))
+    if len(unsigned) > room:
+        raise RecordError(f"a record's fields exceed {MAX_SIGNED_BYTES} bytes, its reason aside")
     signed = unsigned.encode("ascii")
     return signed + b" sig=" + _base64url(key.sign(_RECORD_CONTEXT + signed))
 

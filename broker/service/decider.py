@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
+from twisted.internet.defer import Deferred
+
 from broker.core.plan import plan
 from broker.core.record import RecordError
 from broker.service import events
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
 
     from broker.core.channels import Decision
     from broker.core.plan import Entry
@@ -41,7 +44,7 @@ class Decider:
 
     `on_decided(judged, fresh)` tells which devices were judged, and which of them anew;
     `on_retry()` that something is pending again, `on_overspent(domid)` that a backend domain
-    asks for more decisions than may be written down.
+    asks for more decisions than may be written down, `on_failed(failure)` that publishing failed.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Decider:
         on_decided: Callable[[Iterable[Device], Iterable[Device]], None],
         on_retry: Callable[[], None],
         on_overspent: Callable[[int], None],
+        on_failed: Callable[[Failure], None],
     ) -> None:
         self.pending: dict[Device, None] = {}
         self.subscribers: list[Subscriber] = []
@@ -65,6 +69,8 @@ class Decider:
         self._on_decided = on_decided
         self._on_retry = on_retry
         self._on_overspent = on_overspent
+        self._on_failed = on_failed
+        self._finishing: Deferred[None] | None = None
         self._retries: dict[Device, float] = {}
 
     @property
@@ -80,9 +86,10 @@ class Decider:
     async def decide(self, publisher: Publisher) -> None:
         """Judge what is pending, at most a batch; what cannot be audited stays pending.
 
-        Raises:
-            ConnectionLostError: the connection ended.
+        Records are sent when it returns, not yet answered for: the next turn's reading goes on
+        meanwhile, on the same connection. One batch is on its way at a time.
         """
+        await self.settled()
         devices = list(self.pending)
         del devices[BATCH:]
         batch = _Batch(self._state.seq)
@@ -93,6 +100,17 @@ class Decider:
             return
         for device in devices:
             self.pending.pop(device, None)
+        self._finishing = Deferred.fromCoroutine(self._finish(publisher, devices, batch))
+        self._finishing.addErrback(self._on_failed)
+
+    async def settled(self) -> None:
+        """Wait until the store has answered for all that was sent."""
+        if self._finishing is not None:
+            waiting: Deferred[None] = Deferred()
+            self._finishing.addCallback(_fire, waiting)
+            await waiting
+
+    async def _finish(self, publisher: Publisher, devices: list[Device], batch: _Batch) -> None:
         if batch.writes:
             batch.writes.sort(key=_denials_first)
             await self._publish(publisher, batch.writes)
@@ -105,7 +123,7 @@ class Decider:
         judged = self._judge.judge(device)
         entry = self._state.ledger.get(device.path)
         step = plan(judged.decision, entry, device.published)
-        if step.foreign:
+        if step.foreign and device not in self._retries:
             self._tampered(device, entry)
         if judged.spent:
             self._audit.alarm(f"nonce of {device}", f"was used before, {judged.spent}")
@@ -183,6 +201,10 @@ class _Batch:
         self.entries: list[tuple[str, Entry]] = []
         self.fresh: list[tuple[Device, Entry | None]] = []
         self.writes: list[tuple[Device, Entry]] = []
+
+
+def _fire(_: None, waiting: Deferred[None]) -> None:
+    waiting.callback(None)
 
 
 def _denials_first(item: tuple[Device, Entry]) -> bool:

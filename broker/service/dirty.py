@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -137,7 +138,9 @@ def _vm_item(path: str, parts: list[str]) -> Item | None:
     return Item(Kind.VM, HOST, f"{paths.VM}/{uuid}", uuid=uuid)
 
 
+@lru_cache(maxsize=16_384)
 def _broker_item(path: str) -> Item | None:
+    # The same few nodes of each channel, over and over, and none of them a guest can name.
     report = path.startswith(paths.REPORTS)
     parsed = paths.parse_channel(paths.REPORTS if report else paths.DECISIONS, path)
     if parsed is not None:

@@ -37,6 +37,8 @@ Phase = Literal["starting", "reconciling", "enforcing", "stopped"]
 
 DISPLAY_DELAY: Final = 0.02
 """Seconds until what is only for people is brought up to date."""
+DISPLAY_PATIENCE: Final = 0.5
+"""Seconds that it waits longer while there is something to decide."""
 SHOWN_AT_ONCE: Final = 128
 """Domains and devices brought up to date at once, so that decisions need not wait for it."""
 WATCHES: Final = (
@@ -76,6 +78,7 @@ class Engine:
             on_decided=self._decided,
             on_retry=self._wake,
             on_overspent=self._overspent,
+            on_failed=self._turn_failed,
         )
         self.phase: Phase = "starting"
         self.connection: StoreConnection | None = None
@@ -90,6 +93,7 @@ class Engine:
         self._show_device: dict[Device, None] = {}
         self._show_call: IDelayedCall | None = None
         self._show_due = False
+        self._show_by = 0.0
         audit.on_note = self._show_soon
 
     # the store comes and goes
@@ -122,6 +126,7 @@ class Engine:
         await self._settle(changes)
         while self.decider.pending and not self.audit.broken:
             await self.decider.decide(publisher)
+        await self.decider.settled()
         self.phase = "enforcing"
         await self.announce()
         self._wake()
@@ -177,7 +182,8 @@ class Engine:
         try:
             while self.phase == "enforcing" and self._has_work():
                 await self._turn(self._dirty.take())
-                if self._show_due:
+                due = self._show_due and self._clock.seconds() >= self._show_by
+                if due or (self._show_due and not self._dirty):
                     self._show_due = False
                     await self._verify()
                     await self._show()
@@ -374,6 +380,7 @@ class Engine:
     def _show_now(self) -> None:
         self._show_call = None
         self._show_due = True
+        self._show_by = self._clock.seconds() + DISPLAY_PATIENCE
         self._wake()
 
     async def _verify(self) -> None:

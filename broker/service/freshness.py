@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _PLAUSIBLE: Final = 1 << 53
 """With `--init`, a number above this was never counted to, and is not gone on from."""
+SEQ_PER_SECOND: Final = 1024
+"""More decisions than any broker makes in the long run, so that the time is above its numbers."""
 
 
 async def check_freshness(
@@ -33,7 +35,8 @@ async def check_freshness(
     """Compare the state's counters with what the store holds under our signature.
 
     With `init`, the state's counters are raised above whatever is published instead, so that
-    no number is ever used twice.
+    no number is ever used twice; and above what agents may remember of records that are gone:
+    a state without numbers, or one that was behind, goes on from the time of day.
 
     Raises:
         RefusedError: something published is newer than the state.
@@ -54,17 +57,18 @@ async def check_freshness(
         published = _beat(heartbeat, None if init else key)
         if published > beat:
             beat, where = published, where or paths.HEARTBEAT
-    if not where:
-        return
-    if not init:
+    if init and (where or not state.seq):
+        now = time.time()
+        accepted = events.Accepted(now, max(seq, int(now) * SEQ_PER_SECOND), max(beat, int(now)))
+        if not audit.commit([accepted]):
+            raise RefusedError(f"the audit log cannot be written: {audit.broken}")
+    elif where:
         raise RefusedError(
             f"the state is older than what is published: {where} holds number "
             f"{seq if seq > state.seq else beat}, the state ends at "
             f"{state.seq if seq > state.seq else state.beat}; restore the newest state directory, "
             "or start with --init to go on above what is published"
         )
-    if not audit.commit([events.Accepted(time.time(), seq, beat)]):
-        raise RefusedError(f"the audit log cannot be written: {audit.broken}")
 
 
 def _seq(text: bytes, key: Ed25519PublicKey | None) -> int:

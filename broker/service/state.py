@@ -102,6 +102,10 @@ class State:
         self.beat = max(self.beat, event.upto)
 
     def _apply_accepted(self, event: events.Accepted) -> None:
+        # Every channel is decided anew under a number above the accepted one: agents refuse
+        # records that are older than what they have seen.
+        self.ledger.clear()
+        self.spent.clear()
         self.seq = max(self.seq, event.seq)
         self.beat = max(self.beat, event.beat)
 
