@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from broker.core.record import Record, RecordError, verify_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Decided(msgspec.Struct, frozen=True):

@@ -10,15 +10,12 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from support.audit_log import AuditReader
-from support.gate_monitor import GateMonitor
 from twisted.internet import reactor, task
 
 from broker.core.record import RecordError, parse_record
@@ -30,6 +27,8 @@ from broker.xenstore import paths, requests
 from broker.xenstore.client import StoreConnection
 from broker.xenstore.errors import NotFoundError, StoreError
 from broker.xenstore.transport import connect
+from support.audit_log import AuditReader
+from support.gate_monitor import GateMonitor
 
 DEADLINE = 15.0
 """Seconds a test waits for any one thing before it fails."""

@@ -84,11 +84,16 @@ async def test_a_hostile_name_reaches_no_terminal_and_names_nobody_else(product,
     assert told["uuid"] == uuid_of(domain.domid)
 
 
-@run
-async def test_a_watcher_sees_each_decision_its_enforcement_and_the_end(product):
+def watch(product):
+    """`brokerctl channel watch` into the file `watch`."""
     words = [BIN / "brokerctl", "--socket", product.socket, "--json", "channel", "watch"]
     with (product.directory / "watch").open("wb") as out:
-        watching = subprocess.Popen(words, stdout=out, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        return subprocess.Popen(words, stdout=out, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+
+
+@run
+async def test_a_watcher_sees_each_decision_its_enforcement_and_the_end(product):
+    watching = watch(product)
     try:
         domain = await product.create(vif(0, mac(1, 0)), label="red")
         nic = domain.devices[0]

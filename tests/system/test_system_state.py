@@ -20,20 +20,24 @@ RED = "/dev/vg/red-1"
 STORES = [pytest.param(kind, marks=[pytest.mark.xenstored, pytest.mark.root]) for kind in KINDS]
 
 
+def command(*words):
+    subprocess.run(words, check=True)
+
+
 @pytest_twisted.async_yield_fixture(scope="module", params=STORES)
 async def running(request):
     """As elsewhere, but the broker's state is on a file system of 256 KiB."""
     daemon = start_store(request.param)
     product = Product(daemon)
     product.state.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "xps", product.state], check=True)
+    command("mount", "-t", "tmpfs", "-o", "size=256k", "xps", product.state)
     try:
         await product.start()
         await product.settle_witness()
         yield product
     finally:
         product.end_all()
-        subprocess.run(["umount", product.state], check=True)
+        command("umount", product.state)
         product.close()
         daemon.stop()
 
