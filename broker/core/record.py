@@ -14,6 +14,7 @@ import base64
 import binascii
 import hashlib
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 import msgspec
@@ -86,6 +87,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+@lru_cache(maxsize=4096)
 def encode_value(value: str | None) -> str:
     """Percent-encode `value`; `None` is `-`, and a value that is just `-` becomes `%2D`."""
     if value is None:
