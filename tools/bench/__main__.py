@@ -18,6 +18,7 @@ BENCHES = {
     "bridge": "tools.bench.bridge.items",
     "core-verdicts": "tools.bench.core_verdicts",
     "decision": "tools.bench.decisions",
+    "reconcile": "tools.bench.reconcile",
 }
 """By name; `--only` takes the beginning of one, or of one of its items' names."""
 

@@ -60,8 +60,10 @@ class Rig:
             changes = create_requests(domid, uuid, "bench")
             for dev in range(devices):
                 changes += attach_requests(domid, vif(dev, f"00:16:3e:00:{dev:02x}:01"))
-            # Permissions for a domid that was never introduced are refused by C xenstored.
-            send_all(self.client, [it for it in changes if it[0] != wire.SET_PERMS])
+            # Permissions for a domid that was never introduced are refused by C xenstored; there
+            # is nothing to remove in an empty store.
+            dropped = (wire.SET_PERMS, wire.RM)
+            send_all(self.client, [it for it in changes if it[0] not in dropped])
 
     def close(self) -> None:
         """End the store and remove everything."""
