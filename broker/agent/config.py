@@ -43,6 +43,8 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     state: str
     gates: Literal["real", "simulated"] = "real"
     strict: bool = False
+    ungated: Literal["destroy", "report"] = "destroy"
+    xl: str = "/usr/sbin/xl"
     hotplug_socket: str | None = None
     helper: HelperConfig | None = None
     bootstrap_devices: list[BootstrapDevice] = []

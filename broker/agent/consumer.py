@@ -78,6 +78,9 @@ class Consumer(service.Service):
         self._dirty: set[Slot] = set()
         self._waiting: set[Slot] = set()
         self._busy = False
+        self._found_open: set[Channel] = set()
+        """What was open when this consumer came, and has not been seen closed since."""
+        self._listed = False
         self._store = StoreSession(
             address,
             reactor,
@@ -106,9 +109,15 @@ class Consumer(service.Service):
             await connection.watch(path, path)
         slots = await self._dirs.slots(self._kinds)
         self._dirty.update(slots)
+        if not self._listed:
+            channels = [Channel(self._domid, it.kind, it.frontend, it.device) for it in slots]
+            unknown = [it for it in channels if it not in self._memories]
+            self._found_open.update(it for it in unknown if self._is_open(it))
+            self._listed = True
         self._kick()
 
     def _on_disconnect(self, _reason: Failure) -> None:
+        self._heartbeat.unwatched()
         self.log.warn("without a store: what is open stays, nothing opens")
 
     def _on_event(self, path: str, token: str) -> None:
@@ -126,7 +135,7 @@ class Consumer(service.Service):
         self._kick()
 
     def _kick(self) -> None:
-        if not self._busy:
+        if self._listed and not self._busy:
             self._busy = True
             defer.Deferred.fromCoroutine(self._run())
 
@@ -166,6 +175,9 @@ class Consumer(service.Service):
         texts = await self._connected().read_many(paths)
         for (slot, sight), text in zip(sights.items(), texts, strict=True):
             channel = channels[slot]
+            gate_open = self._is_open(channel)
+            if not gate_open:
+                self._found_open.discard(channel)
             life = Life(
                 backend=self._domid,
                 device_class=slot.kind,
@@ -173,6 +185,7 @@ class Consumer(service.Service):
                 device=slot.device,
                 nonce=sight.device.nonce or None,
                 inputs=sight.agreed,
+                found_open=channel in self._found_open,
             )
             judgement = judge(
                 text if isinstance(text, bytes) else None,
@@ -180,7 +193,7 @@ class Consumer(service.Service):
                 life,
                 self._memories.get(channel, NOTHING),
                 fresh=self._heartbeat.fresh(self._reactor.seconds()),
-                gate_open=self._is_open(channel),
+                gate_open=gate_open,
             )
             self._memories[channel] = judgement.memory
             (self._waiting.add if judgement.withheld else self._waiting.discard)(slot)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.core.consumer import NOTHING, Memory
+from broker.net.ports import OpenPort  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +25,19 @@ _BEATS_UNSAVED: Final = 30
 """Heartbeats that may pass before the floor is written for their sake alone: one minute."""
 
 
+class HeldPort(msgspec.Struct, frozen=True):
+    """The interface that was given its label's class: an `index` means one in one `boot` alone."""
+
+    port: OpenPort
+    index: int
+    boot: str
+
+
 class Known(msgspec.Struct, kw_only=True):
     """One slot: `nonce` is empty between lives; `memory` is the path's and outlives them.
 
-    `inputs` is the digest of the directory the life began with; `state` what was last enforced.
+    `inputs` is the digest of the directory the life began with; `state` what was last enforced;
+    `port` what a vif's frames are held to, None where nothing passes or none are filtered.
     """
 
     nonce: str = ""
@@ -35,6 +45,7 @@ class Known(msgspec.Struct, kw_only=True):
     found_open: bool = False
     state: str = "closed"
     memory: Memory = NOTHING
+    port: HeldPort | None = None
 
 
 class Saved(msgspec.Struct, kw_only=True):

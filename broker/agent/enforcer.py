@@ -1,13 +1,13 @@
 """From slots that may have changed to gates that are as they should be, in one pass.
 
 look at the directories → settle which life each is → judge (broker/core/consumer.py) → save →
-report nonces → close → open → look again → report what is enforced. Nothing opens before what
-allowed it is on disk; closing waits for nothing.
+report nonces → close → judge again what is to open → open → look again → report what is enforced.
+Nothing opens before what allowed it is on disk; closing waits for nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 from twisted.internet import defer
@@ -15,12 +15,12 @@ from twisted.logger import Logger
 
 from broker.agent.durable import Known
 from broker.agent.gates.base import Device, GateError, NotReadyError
+from broker.agent.judging import Judge
 from broker.agent.lives import Sight, Slot
-from broker.core.consumer import Judgement, Life, judge
-from broker.core.record import encode_value
+from broker.agent.reports import Outcome, Reports
+from broker.agent.ungated import Gates, Refusals
 from broker.text.escape import escape
-from broker.xenstore.errors import ConnectionLostError, StoreError
-from broker.xenstore.paths import Channel, decision_path, report_dir
+from broker.xenstore.paths import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,22 +29,10 @@ if TYPE_CHECKING:
 
     from broker.agent.config import BootstrapDevice
     from broker.agent.durable import DurableState
-    from broker.agent.gates.base import Gate
     from broker.agent.lives import BackendDirs
+    from broker.agent.ungated import Destroy
+    from broker.core.consumer import Judgement
     from broker.xenstore.client import StoreConnection
-
-_REASON_LIMIT: Final = 400
-"""Characters of a reason in a report: it has to fit a node with room to spare."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a slot stands after a pass: `state` as reported, whether this life was denied, why."""
-
-    state: str
-    refused: bool
-    seq: int | None
-    nonce: str
-    reason: str
 
 
 class _Case(msgspec.Struct, kw_only=True):
@@ -60,9 +48,10 @@ class _Case(msgspec.Struct, kw_only=True):
 
 
 class Enforcer:
-    """Holds a domain's gates to the broker's decisions. `gates` has one for each backend kind.
+    """Holds a domain's gates to the broker's decisions.
 
-    `refused(frontend, reason)` is called once for each life that was denied.
+    `refused(frontend, reason)` destroys the domain of any life that was denied (strict mode),
+    `ungated` of one that no gate closes.
     """
 
     log = Logger()
@@ -72,14 +61,16 @@ class Enforcer:
         *,
         domid: int,
         dirs: BackendDirs,
-        gates: dict[str, Gate],
+        gates: Gates,
         durable: DurableState,
         key: Ed25519PublicKey,
         connection: Callable[[], StoreConnection],
         fresh: Callable[[], bool],
         bootstrap: Sequence[BootstrapDevice] = (),
-        refused: Callable[[int, str], None] | None = None,
+        refused: Destroy | None = None,
+        ungated: Destroy | None = None,
     ) -> None:
+        self.reports = Reports(connection)
         self.outcomes: dict[Slot, Outcome] = {}
         self.withheld: set[Slot] = set()
         """Slots that open once the heartbeat is fresh again."""
@@ -87,27 +78,29 @@ class Enforcer:
         self._dirs = dirs
         self._gates = gates
         self._durable = durable
-        self._key = key
-        self._connection = connection
-        self._fresh = fresh
-        self._bootstrap = bootstrap
-        self._refused = refused
-        self._refusals: set[str] = set()
+        self._judging = Judge(
+            domid=domid,
+            gates=gates,
+            key=key,
+            connection=connection,
+            fresh=fresh,
+            bootstrap=bootstrap,
+        )
+        self._refusals = Refusals(refused, ungated, {it.uuid for it in bootstrap})
         self._sights: dict[Slot, Sight] = {}
-        self._reported: dict[Slot, tuple[str, str]] = {}
+        self._others: dict[Channel, Slot] = {}
+        """The slots whose channels are not named as they are: a qdisk's is a vbd."""
 
     def slots(self) -> list[Slot]:
         """Every slot with a life that is known."""
         slots = self._durable.saved.slots
         return [_slot(key) for key, known in slots.items() if known.nonce]
 
-    def forget_reports(self) -> None:
-        """The store may have lost what was reported: report all again."""
-        self._reported.clear()
-
-    def has_reported(self, slot: Slot) -> bool:
-        """Whether all there is to report on this slot is in the store."""
-        return bool(self._reported.get(slot, ("", ""))[1])
+    def slots_of(self, channel: Channel) -> list[Slot]:
+        """Where this channel's device may be."""
+        plain = Slot(channel.device_class, channel.frontend, channel.device)
+        other = self._others.get(channel)
+        return [plain] if other is None else [plain, other]
 
     async def enforce(
         self, slots: Iterable[Slot], *, starting: bool = False, resync: bool = False
@@ -128,8 +121,15 @@ class Enforcer:
             if slot not in sights:
                 await self._gone(slot, resync=resync)
         settled: dict[Slot, Sight] = {}
+        unseen: set[Slot] = set()
         for slot, sight in sights.items():
-            alive = await self._settle(slot, sight, starting=starting)
+            try:
+                alive = await self._settle(slot, sight, starting=starting)
+            except GateError as error:
+                # One device that cannot be looked at is no reason to leave others as they are.
+                self.log.warn("{slot}: {error}", slot=_name(slot), error=escape(str(error)))
+                unseen.add(slot)
+                continue
             if alive is not None:
                 settled[slot] = alive
         cases = await self._judged(settled)
@@ -139,13 +139,14 @@ class Enforcer:
         opening = [case for case in cases if case.judgement.action == "open"]
         await defer.gatherResults([defer.Deferred.fromCoroutine(self._act(it)) for it in closing])
         if saved:
+            opening = await self._still(opening)
             acts = [defer.Deferred.fromCoroutine(self._act(it)) for it in opening]
             await defer.gatherResults(acts)
         else:
             for case in opening:
                 case.failure, case.retry = "granted, but the agent's state cannot be saved", True
         await self._conclude(cases)
-        return {case.slot for case in cases if case.retry}
+        return unseen | {case.slot for case in cases if case.retry}
 
     async def release(self, slot: Slot) -> None:
         """The toolstack takes the device away: close it and give back what it holds."""
@@ -160,27 +161,30 @@ class Enforcer:
             outcome = self.outcomes.get(_slot(key))
             if known.nonce and (outcome is None or outcome.state in {"open", "failed"}):
                 nonces.add(known.nonce)
-        for gate in self._gates.values():
+        for gate in self._gates.all():
             gate.sweep(nonces)
 
     async def _settle(self, slot: Slot, sight: Sight, *, starting: bool) -> Sight | None:
         """The sight of the slot's present life, begun now if it is a new one."""
         known = self._known(slot)
-        nonce = sight.device.nonce
+        nonce, channel = sight.device.nonce, sight.device.channel
+        if channel.device_class != slot.kind and not sight.elsewhere:
+            self._others[channel] = slot
         if known.nonce and nonce == known.nonce and sight.inputs == known.inputs:
             self._sights[slot] = sight
             return sight
-        was_open = self._gates[slot.kind].observe(sight.device).open
+        # Left alone is only what was open before anything was ever known of this place.
+        unknown = not known.nonce and known.memory.seq < 0
+        found_open = starting and unknown and self._gates[slot.kind].observe(sight.device).open
         if known.nonce:
             why = "its inputs changed" if nonce == known.nonce else "another took its place"
             self.log.info("{slot}: a device's life is over: {why}", slot=_name(slot), why=why)
-            if not (starting and was_open):
-                await self._let_go(slot, known, self._sights.get(slot))
+            await self._let_go(slot, known, self._sights.get(slot))
         begun = await self._dirs.begin(slot)
         if begun is None:
             return None
         known.nonce, known.inputs = begun.device.nonce, begun.inputs
-        known.found_open, known.state = starting and was_open, "closed"
+        known.found_open, known.state = found_open, "closed"
         self._sights[slot] = begun
         found = "found open, stays until answered" if known.found_open else "a device's life begins"
         self.log.info("{slot}: {found}, {nonce}", slot=_name(slot), found=found, nonce=known.nonce)
@@ -196,11 +200,15 @@ class Enforcer:
             self.log.warn("{slot}: not in the store, but open: stays", slot=_name(slot))
             return
         self.log.info("{slot}: a device's life is over: it is gone", slot=_name(slot))
-        await self._let_go(slot, known, self._sights.pop(slot, None))
+        sight = self._sights.pop(slot, None)
+        await self._let_go(slot, known, sight)
+        if sight is not None:
+            self._others.pop(sight.device.channel, None)
+        self._refusals.forget(known.nonce)
         known.nonce, known.inputs, known.found_open, known.state = "", "", False, "closed"
         self.outcomes.pop(slot, None)
         self.withheld.discard(slot)
-        self._reported.pop(slot, None)
+        self.reports.forget(slot)
 
     async def _let_go(self, slot: Slot, known: Known, sight: Sight | None) -> None:
         try:
@@ -209,51 +217,41 @@ class Enforcer:
             self.log.warn("{slot}: {error}", slot=_name(slot), error=escape(str(error)))
 
     async def _judged(self, sights: dict[Slot, Sight]) -> list[_Case]:
-        slots = list(sights)
-        paths = [decision_path(self._channel(slot)) for slot in slots]
         cases: list[_Case] = []
-        for slot, text in zip(slots, await self._connection().read_many(paths), strict=True):
-            if isinstance(text, ConnectionLostError):
-                raise text
+        for slot, text in (await self._judging.texts(sights)).items():
             known, sight = self._known(slot), sights[slot]
-            judgement = self._judge(slot, known, sight, text)
+            gate_open = self._gates[slot.kind].observe(sight.device).open
+            if not gate_open:
+                known.found_open = False  # what was found open and then closed is like any other
+            judgement = self._judging.judge(slot, known, sight, text, gate_open=gate_open)
             known.memory = judgement.memory
             (self.withheld.add if judgement.withheld else self.withheld.discard)(slot)
             cases.append(_Case(slot=slot, known=known, sight=sight, judgement=judgement))
         return cases
 
-    def _judge(self, slot: Slot, known: Known, sight: Sight, text: bytes | StoreError) -> Judgement:
-        gate_open = self._gates[slot.kind].observe(sight.device).open
-        life = Life(
-            backend=self._domid,
-            device_class=slot.kind,
-            frontend=slot.frontend,
-            device=slot.device,
-            nonce=known.nonce,
-            inputs=sight.agreed,
-            found_open=known.found_open,
-        )
-        record = text if isinstance(text, bytes) else None
-        judgement = judge(
-            record, self._key, life, known.memory, fresh=self._fresh(), gate_open=gate_open
-        )
-        if self._is_bootstrap(slot, sight):
-            action = "hold" if gate_open else "open"
-            reason = "a bootstrap device of the agent's own list"
-            return msgspec.structs.replace(judgement, action=action, reason=reason, final=False)
-        if judgement.action == "open" and sight.device.values.get("online") == b"0":
-            reason = "granted, but the device is being removed"
-            return msgspec.structs.replace(judgement, action="hold", reason=reason)
-        return judgement
-
-    def _is_bootstrap(self, slot: Slot, sight: Sight) -> bool:
-        """Whether the local list names it; only where the toolstack's copy agrees."""
-        params = sight.device.values.get("params", b"")
-        return sight.agreed is not None and any(
-            (it.uuid, it.device_class, str(it.devid), it.params.encode())
-            == (sight.uuid, slot.kind, slot.device, params)
-            for it in self._bootstrap
-        )
+    async def _still(self, opening: list[_Case]) -> list[_Case]:
+        """Those that would be opened now, after what took its time; the others are tried again."""
+        if not opening:
+            return []
+        sights = await self._dirs.look([case.slot for case in opening])
+        texts = await self._judging.texts(sights)
+        kept: list[_Case] = []
+        for case in opening:
+            sight, known = sights.get(case.slot), case.known
+            same = sight is not None and (sight.device.nonce, sight.inputs) == (
+                known.nonce,
+                known.inputs,
+            )
+            if sight is not None and same:
+                text, device = texts[case.slot], sight.device
+                gate_open = self._gates[case.slot.kind].observe(device).open
+                now = self._judging.judge(case.slot, known, sight, text, gate_open=gate_open)
+                if now.action == "open":
+                    case.sight = sight
+                    kept.append(case)
+                    continue
+            case.failure, case.retry = "granted, but something changed meanwhile", True
+        return kept
 
     def _save(self) -> bool:
         try:
@@ -273,6 +271,8 @@ class Enforcer:
                 await gate.suspend(device)
             else:
                 await gate.revoke(device, final=judgement.final)
+            # Closed without a denial: a grant may be there that could not be acted upon.
+            case.retry = judgement.action != "open" and not judgement.memory.denied
         except NotReadyError as error:
             case.failure = f"{judgement.reason}, but {error}"
             case.waits = case.retry = True
@@ -298,8 +298,7 @@ class Enforcer:
         """Look again at what was moved, and report."""
         moved = [case.slot for case in cases if case.judgement.action != "hold"]
         again = await self._dirs.look(moved) if moved else {}
-        items: list[tuple[str, bytes]] = []
-        reported: list[tuple[_Case, str]] = []
+        outcomes: list[tuple[_Case, Outcome]] = []
         for case in cases:
             sight = again.get(case.slot)
             if sight is not None and sight.device.nonce == case.known.nonce:
@@ -312,56 +311,37 @@ class Enforcer:
             self.outcomes[case.slot] = outcome
             case.known.state = outcome.state
             self._tell_refused(case, outcome)
-            line = _line(outcome)
-            nonce, last = self._reported.get(case.slot, ("", ""))
-            # Only after its nonce, which may have been refused a moment ago and now would not be.
-            if nonce == case.known.nonce and last != line:
-                items.append(
-                    (f"{report_dir(self._channel(case.slot))}/enforced", line.encode("ascii"))
-                )
-                reported.append((case, line))
+            outcomes.append((case, outcome))
         self._save()
-        for (case, line), error in zip(
-            reported, await self._connection().write_many(items), strict=True
-        ):
-            if error is None:
-                self._reported[case.slot] = (case.known.nonce, line)
-            else:
-                self._report_failed(case, error)
+        failed = await self.reports.outcomes(
+            [(case.slot, case.sight.device.channel, outcome) for case, outcome in outcomes]
+        )
+        _retry(cases, failed)
 
     async def _report_nonces(self, cases: list[_Case]) -> None:
-        news = [
-            case for case in cases if self._reported.get(case.slot, ("", ""))[0] != case.known.nonce
+        lives = [
+            (case.slot, case.sight.device.channel, case.known.nonce)
+            for case in cases
+            if not case.sight.elsewhere
         ]
-        items = [
-            (f"{report_dir(self._channel(case.slot))}/nonce", case.known.nonce.encode("ascii"))
-            for case in news
-        ]
-        for case, error in zip(news, await self._connection().write_many(items), strict=True):
-            if error is None:
-                self._reported[case.slot] = (case.known.nonce, "")
-            else:
-                self._report_failed(case, error)
-
-    def _report_failed(self, case: _Case, error: StoreError) -> None:
-        if isinstance(error, ConnectionLostError):
-            raise error
-        # Usual for a moment in a driver domain: dom0's helper has not made the node yet.
-        case.retry = True
-        self.log.debug("{slot}: cannot report: {error}", slot=_name(case.slot), error=error)
+        _retry(cases, await self.reports.nonces(lives))
 
     def _outcome(self, case: _Case, *, gone: bool) -> Outcome:
-        known, judgement = case.known, case.judgement
+        known, judgement, unclosed = case.known, case.judgement, case.sight.unclosed
         is_open = not gone and self._gates[case.slot.kind].observe(case.sight.device).open
         suspended = judgement.action == "suspend" or (
             known.state == "suspended" and known.memory.denied
         )
+        granted = known.memory.granted == known.nonce
         reason = case.failure or judgement.reason
-        if is_open and judgement.action in {"close", "suspend"}:
+        if unclosed and not granted:
+            reason = f"{unclosed}: {reason}"
+        if (judgement.refused and unclosed and not gone) or (
+            is_open and judgement.action in {"close", "suspend"}
+        ):
             state = "failed"
         elif is_open:
-            state, granted = "open", known.memory.granted == known.nonce
-            reason = "granted" if granted else judgement.reason
+            state, reason = "open", "granted" if granted else reason
         elif case.failure and not case.waits:
             state = "failed"
         else:
@@ -375,27 +355,28 @@ class Enforcer:
         )
 
     def _tell_refused(self, case: _Case, outcome: Outcome) -> None:
-        if not outcome.refused or outcome.state == "open" or self._refused is None:
+        if not outcome.refused or outcome.state == "open":
             return
-        if case.known.nonce not in self._refusals:
-            self._refusals.add(case.known.nonce)
-            self._refused(case.slot.frontend, outcome.reason)
+        slot, seq = case.slot, outcome.seq
+        why = f"{_name(slot)} is denied (seq {seq}): {case.judgement.reason}"
+        case.retry |= self._refusals.tell(
+            outcome.nonce, slot.frontend, case.sight.uuid, why, case.sight.unclosed
+        )
 
     def _known(self, slot: Slot) -> Known:
         return self._durable.saved.slots.setdefault(_key(slot), Known())
 
-    def _channel(self, slot: Slot) -> Channel:
-        return Channel(self._domid, slot.kind, slot.frontend, slot.device)
-
     def _device(self, slot: Slot, known: Known, sight: Sight | None) -> Device:
-        values = {} if sight is None else sight.device.values
-        return Device(channel=self._channel(slot), kind=slot.kind, values=values, nonce=known.nonce)
+        channel = Channel(self._domid, slot.kind, slot.frontend, slot.device)
+        values: dict[str, bytes] = {}
+        if sight is not None:
+            channel, values = sight.device.channel, sight.device.values
+        return Device(channel=channel, kind=slot.kind, values=values, nonce=known.nonce)
 
 
-def _line(outcome: Outcome) -> str:
-    seq = "-" if outcome.seq is None else outcome.seq
-    reason = encode_value(outcome.reason[:_REASON_LIMIT] or None)
-    return f"{outcome.state} seq={seq} nonce={outcome.nonce} reason={reason}"
+def _retry(cases: list[_Case], slots: set[Slot]) -> None:
+    for case in cases:
+        case.retry |= case.slot in slots
 
 
 def _key(slot: Slot) -> str:

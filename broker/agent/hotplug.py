@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort, IReactorCore, IReactorUNIX
     from twisted.internet.unix import Server
 
-    from broker.agent.enforcer import Outcome
+    from broker.agent.reports import Outcome
     from broker.agent.session import AgentSession
     from broker.xenstore import transport as store_transport
 

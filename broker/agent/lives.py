@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.agent.gates.base import Device, GateError
+from broker.agent.ungated import unclosed
 from broker.core.record import INPUT_KEYS, inputs_digest
 from broker.xenstore.errors import NotFoundError, StoreError
 from broker.xenstore.paths import (
-    LOCAL_DOMAIN,
+    LIBXL,
     Channel,
     backend_dir,
     domain_dir,
+    frontend_dir,
     is_device,
     libxl_device_dir,
     parse_domid,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 MARKER: Final = "xpb-life"
 """The agent's node inside a backend's directory: the nonce of the life it was written in."""
+_PLAIN_KINDS: Final = frozenset({"vif", "vbd"})
+"""Kinds of backend whose frontends are of the same kind."""
 
 
 class Slot(msgspec.Struct, frozen=True, order=True):
@@ -50,13 +54,16 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     `device` has the marker's nonce, empty if there is no marker of ours. `inputs` is the digest
     of the backend's own directory; `agreed` is the same if the toolstack's copy says the same
     (always, where that copy cannot be read: in a driver domain), else None. `uuid` is the
-    frontend's, where it can be read.
+    frontend's, where it can be read. `elsewhere` is whether the toolstack's copy names another
+    backend: this directory is a leftover then. `unclosed` says what of it no gate closes.
     """
 
     device: Device
     inputs: str
     agreed: str | None
     uuid: str | None
+    elsewhere: bool
+    unclosed: str
 
 
 class BackendDirs:
@@ -72,6 +79,11 @@ class BackendDirs:
     def path(self, slot: Slot) -> str:
         """The slot's directory."""
         return backend_dir(self._domid, slot.kind, slot.frontend, slot.device)
+
+    async def kinds(self) -> list[str]:
+        """Every kind of backend that has a directory now."""
+        top = f"{domain_dir(self._domid)}/backend"
+        return [kind for _, kind in await _names(self._connection(), [top])]
 
     async def slots(self, kinds: Sequence[str]) -> list[Slot]:
         """Every slot of these kinds that has a directory now."""
@@ -100,20 +112,41 @@ class BackendDirs:
                 wanted.append((slot, [name for name in names if name != MARKER]))
             elif not isinstance(names, NotFoundError):
                 raise names
+        classes = await self._classes([slot for slot, _ in wanted])
         paths: list[str] = []
         for slot, names in wanted:
             paths += [f"{self.path(slot)}/{name}" for name in names]
-            paths += self._toolstack_paths(slot)
+            paths += self._toolstack_paths(slot, classes[slot])
             paths.append(f"{self.path(slot)}/{MARKER}")
         answers = iter(await connection.read_many(paths))
         sights: dict[Slot, Sight] = {}
         for slot, names in wanted:
             values = {name: next(answers) for name in names}
-            toolstack = [next(answers) for _ in self._toolstack_paths(slot)]
-            sight = self._sight(slot, values, toolstack, next(answers))
+            toolstack = [next(answers) for _ in self._toolstack_paths(slot, classes[slot])]
+            sight = self._sight(slot, classes[slot], values, toolstack, next(answers))
             if sight is not None:
                 sights[slot] = sight
         return sights
+
+    async def _classes(self, slots: Sequence[Slot]) -> dict[Slot, str]:
+        """Each slot's frontend's kind: as the backend's, but for the likes of qdisk (a vbd).
+
+        For those it is the one that the directory's `frontend` names, if that is about this
+        domid and devid.
+        """
+        classes = {slot: slot.kind for slot in slots}
+        others = [slot for slot in slots if slot.kind not in _PLAIN_KINDS]
+        if not others:
+            return classes
+        paths = [f"{self.path(slot)}/frontend" for slot in others]
+        for slot, value in zip(others, await self._connection().read_many(paths), strict=True):
+            text = value.decode("ascii", "replace") if isinstance(value, bytes) else ""
+            named = "".join(text.split("/")[5:6])
+            if is_device(named, slot.device) and text == frontend_dir(
+                slot.frontend, named, slot.device
+            ):
+                classes[slot] = named
+        return classes
 
     async def begin(self, slot: Slot) -> Sight | None:
         """Begin a life in this slot: draw a nonce, mark the directory with it, read it all."""
@@ -138,10 +171,15 @@ class BackendDirs:
         await _same_life(self._connection(), device, 0)
 
     async def write(self, device: Device, items: Sequence[tuple[str, bytes]]) -> None:
-        """Write these nodes in this order, all or none, in this life only."""
+        """Write these nodes in this order, all or none, in this life and with its inputs only."""
+        inputs = [f"{device.path}/{key}" for key in INPUT_KEYS]
+        judged = [device.values.get(key) for key in INPUT_KEYS]
 
         async def body(transaction: Transaction) -> None:
             await _same_life(self._connection(), device, transaction.id)
+            answers = await transaction.read_many(inputs)
+            if [it if isinstance(it, bytes) else None for it in answers] != judged:
+                raise GateError("the device's inputs changed")
             for name, value in items:
                 await transaction.write(f"{device.path}/{name}", value)
 
@@ -173,16 +211,14 @@ class BackendDirs:
             return
         raise GateError(f"{device.path} is still there")
 
-    def _toolstack_paths(self, slot: Slot) -> list[str]:
-        """What only domain 0 can read: the toolstack's copy, and the frontend's uuid.
-
-        The class is taken as the backend's kind; `_sight` compares it with the frontend's.
-        """
+    def _toolstack_paths(self, slot: Slot, device_class: str) -> list[str]:
+        """What only domain 0 can read: the frontend's uuid and type, the toolstack's copy."""
         if self._domid != 0:
             return []
-        copy = libxl_device_dir(slot.frontend, slot.kind, slot.device)
+        copy = libxl_device_dir(slot.frontend, device_class, slot.device)
         return [
             f"{domain_dir(slot.frontend)}/vm",
+            f"{LIBXL}/{slot.frontend}/type",
             f"{copy}/backend",
             *(f"{copy}/{key}" for key in INPUT_KEYS),
         ]
@@ -190,30 +226,39 @@ class BackendDirs:
     def _sight(
         self,
         slot: Slot,
+        device_class: str,
         answers: dict[str, bytes | StoreError],
         toolstack: list[bytes | StoreError],
         marker: bytes | StoreError,
     ) -> Sight | None:
         values = {name: value for name, value in answers.items() if isinstance(value, bytes)}
-        frontend = f"{LOCAL_DOMAIN}/{slot.frontend}/device/{slot.kind}/{slot.device}"
+        frontend = frontend_dir(slot.frontend, device_class, slot.device)
         if "frontend" not in values:
             return None
         # Domid and devid are the path's; a directory that claims another frontend is of no use.
         honest = values["frontend"] == frontend.encode("ascii")
         inputs = inputs_digest(values)
         agreed: str | None = inputs if honest else None
-        uuid = None
+        uuid, hvm, elsewhere = None, False, False
         if toolstack:
-            vm, backend, *copies = toolstack
+            vm, kind, backend, *copies = toolstack
             copied = dict(zip(INPUT_KEYS, copies, strict=True))
             copy = {key: value for key, value in copied.items() if isinstance(value, bytes)}
-            if backend != self.path(slot).encode("ascii") or inputs_digest(copy) != inputs:
+            named = backend == self.path(slot).encode("ascii")
+            elsewhere = isinstance(backend, bytes) and not named
+            if not named or inputs_digest(copy) != inputs:
                 agreed = None
-            uuid = _uuid(vm)
+            uuid, hvm = _uuid(vm), kind == b"hvm"
         nonce = marker.decode("ascii", "replace") if isinstance(marker, bytes) else ""
-        channel = Channel(self._domid, slot.kind, slot.frontend, slot.device)
-        device = Device(channel=channel, kind=slot.kind, values=values, nonce=nonce)
-        return Sight(device=device, inputs=inputs, agreed=agreed, uuid=uuid)
+        channel = Channel(self._domid, device_class, slot.frontend, slot.device)
+        return Sight(
+            device=Device(channel=channel, kind=slot.kind, values=values, nonce=nonce),
+            inputs=inputs,
+            agreed=agreed,
+            uuid=uuid,
+            elsewhere=elsewhere,
+            unclosed=unclosed(slot.kind, slot.device, values, hvm=hvm),
+        )
 
 
 async def _names(connection: StoreConnection, paths: list[str]) -> list[tuple[str, str]]:

@@ -85,7 +85,9 @@ class Agent:
         spared = {0, config.domid}
         if config.helper is not None:
             spared.add(config.helper.broker_domid)
-        destroyer = Destroyer(reactor, spared) if config.strict else None
+        # In another backend domain there is no toolstack: there it can only be reported.
+        destroy = Destroyer(reactor, spared, config.xl).destroy if config.domid == 0 else None
+        refused = destroy if config.strict else None
         self._session = AgentSession(
             config.store,
             reactor,
@@ -94,7 +96,8 @@ class Agent:
             durable=durable,
             make_gates=_simulated_gates if config.gates == "simulated" else _real_gates(reactor),
             bootstrap=config.bootstrap_devices,
-            refused=None if destroyer is None else destroyer.destroy,
+            refused=refused,
+            ungated=destroy if config.ungated == "destroy" else None,
         )
         self._helper = (
             None
@@ -103,7 +106,7 @@ class Agent:
                 config.store,
                 reactor,
                 broker=config.helper.broker_domid,
-                refused=None if destroyer is None else destroyer.destroy,
+                refused=refused,
             )
         )
 

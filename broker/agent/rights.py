@@ -1,8 +1,9 @@
 """Which nodes an unprivileged broker needs, and who may do what with them. Pure.
 
 Every node belongs to domain 0, so that no quota of the broker's counts and nothing vanishes with
-it: the broker writes values, it never creates. xenstored looks at a node's own permissions only,
-so each node on the way that is to be listed needs the reader too.
+it: the broker writes values, it never creates. Directories it may only read, or a record written
+late would bring back what the helper has just removed, owned by the broker. xenstored looks at a
+node's own permissions only, so each node on the way that is to be listed needs the reader too.
 """
 
 from __future__ import annotations
@@ -52,22 +53,24 @@ def fixed_nodes(broker: int) -> dict[str, Permissions]:
 
     Heartbeat: signed, and every backend domain's agent needs it, more than there is room for.
     """
+    directory = permissions(readers=[broker])
     own = permissions(writers=[broker])
     everyone = ("r0", *own[1:])
     return {
-        "/broker": own,
-        ROOT: own,
-        DECISIONS: own,
-        REPORTS: own,
+        "/broker": directory,
+        ROOT: directory,
+        DECISIONS: directory,
+        REPORTS: directory,
         STATE: own,
         HEARTBEAT: everyone,
-        POLICY: own,
+        POLICY: directory,
         **{f"{POLICY}/{name}": own for name in ("name", "version", "digest")},
     }
 
 
 def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
     """A channel's decision node and report nodes, each after what is above it."""
+    directory = permissions(readers=[broker, channel.backend])
     reading = permissions(writers=[broker], readers=[channel.backend])
     reporting = permissions(writers=[broker, channel.backend])
     nodes: dict[str, Permissions] = {}
@@ -77,7 +80,7 @@ def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
     ):
         parts = path[len(top) + 1 :].split("/")
         for depth in range(1, len(parts)):
-            nodes["/".join([top, *parts[:depth]])] = reading
+            nodes["/".join([top, *parts[:depth]])] = directory
         nodes[path] = rights
     for name in ("nonce", "enforced"):
         nodes[f"{report_dir(channel)}/{name}"] = reporting
@@ -89,13 +92,16 @@ def security_nodes(
 ) -> dict[str, Permissions]:
     """What is published of a domain, readable by the domain itself, each after what is above."""
     top = security_dir(uuid)
-    rights = permissions(writers=[broker], readers=[domid])
-    names = ["", "/acm_label", "/acm_label/labelname", "/acm_label/policyname"]
-    names += ["/ssidref", "/status", "/channel"]
+    directory = permissions(readers=[broker, domid])
+    value = permissions(writers=[broker], readers=[domid])
+    nodes = {top: directory, f"{top}/acm_label": directory}
+    for name in ("acm_label/labelname", "acm_label/policyname", "ssidref", "status"):
+        nodes[f"{top}/{name}"] = value
+    nodes[f"{top}/channel"] = directory
     for channel in channels:
-        names.append(f"/channel/{channel.device_class}")
-        names.append(f"/channel/{channel.device_class}/{channel.device}")
-    return {f"{top}{name}": rights for name in names}
+        nodes[f"{top}/channel/{channel.device_class}"] = directory
+        nodes[f"{top}/channel/{channel.device_class}/{channel.device}"] = value
+    return nodes
 
 
 def domain_nodes(domid: int, uuid: str | None) -> list[str]:

@@ -13,9 +13,10 @@ from twisted.application import service
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from broker.agent.enforcer import Enforcer, Outcome
+from broker.agent.enforcer import Enforcer
 from broker.agent.gates.base import GateError
 from broker.agent.lives import BackendDirs, Slot
+from broker.agent.ungated import Gates
 from broker.core.consumer import Heartbeat
 from broker.text.escape import escape
 from broker.xenstore.errors import ConnectionLostError, NotFoundError, StoreError
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from broker.agent.durable import DurableState
     from broker.agent.gates.base import BackendNodes, Gate
     from broker.agent.gates.netlink import Link
+    from broker.agent.reports import Outcome
+    from broker.agent.ungated import Destroy
     from broker.xenstore.client import StoreConnection
     from broker.xenstore.transport import Reactor
 
@@ -53,10 +56,10 @@ _PLAIN_NAME: Final = re.compile(r"(vif)([0-9]+)\.([0-9]+)")
 
 
 class AgentSession(service.Service):
-    """One backend domain's agent, from the store at `address` to `gates`.
+    """One backend domain's agent, from the store at `address` to its gates.
 
     `make_gates` is given the backend directories' writer and returns a gate for each backend
-    kind that can be gated here.
+    kind that can be gated here. `refused` and `ungated` are as for `Enforcer`.
     """
 
     log = Logger()
@@ -71,7 +74,8 @@ class AgentSession(service.Service):
         durable: DurableState,
         make_gates: Callable[[BackendNodes], dict[str, Gate]],
         bootstrap: Sequence[BootstrapDevice] = (),
-        refused: Callable[[int, str], None] | None = None,
+        refused: Destroy | None = None,
+        ungated: Destroy | None = None,
     ) -> None:
         self.reactor = reactor
         self._durable = durable
@@ -80,7 +84,7 @@ class AgentSession(service.Service):
         self._heartbeat = Heartbeat(key, durable.saved.heartbeat)
         self._was_fresh = False
         self._dirs = BackendDirs(domid, self._connected)
-        self._gates = make_gates(self._dirs)
+        self._gates = Gates(make_gates(self._dirs))
         self._enforcer = Enforcer(
             domid=domid,
             dirs=self._dirs,
@@ -91,6 +95,7 @@ class AgentSession(service.Service):
             fresh=lambda: self._heartbeat.fresh(reactor.seconds()),
             bootstrap=bootstrap,
             refused=refused,
+            ungated=ungated,
         )
         self._store = StoreSession(
             address,
@@ -165,8 +170,8 @@ class AgentSession(service.Service):
         for path in (self._home, self._decisions, self._reports, HEARTBEAT):
             await connection.watch(path, path)
         await self._read_heartbeat(connection)
-        self._enforcer.forget_reports()
-        slots = await self._dirs.slots(list(self._gates))
+        self._enforcer.reports.forget_all()
+        slots = await self._all_slots()
         failed = await self._enforcer.enforce(
             [*slots, *self._enforcer.slots()], starting=self._starting, resync=True
         )
@@ -179,8 +184,13 @@ class AgentSession(service.Service):
         self._retry_later(failed)
         self._kick()
 
+    async def _all_slots(self) -> list[Slot]:
+        kinds = [kind for kind in await self._dirs.kinds() if kind in self._gates]
+        return await self._dirs.slots(kinds)
+
     def _on_disconnect(self, _reason: Failure) -> None:
         self._ready = False
+        self._heartbeat.unwatched()
         self.log.warn("without a store: what is open stays, nothing opens")
 
     def _on_event(self, path: str, token: str) -> None:
@@ -195,10 +205,9 @@ class AgentSession(service.Service):
             root = REPORTS if token == self._reports else DECISIONS
             found = parse_channel(root, path)
             if found is not None:
-                channel = found[0]
-                slot = Slot(channel.device_class, channel.frontend, channel.device)
-                if root == DECISIONS or not self._enforcer.has_reported(slot):
-                    self._dirty[slot] = None
+                for slot in self._enforcer.slots_of(found[0]):
+                    if root == DECISIONS or not self._enforcer.reports.complete(slot):
+                        self._dirty[slot] = None
         self._kick()
 
     def _backend_event(self, path: str) -> None:
@@ -226,7 +235,7 @@ class AgentSession(service.Service):
             list_all, self._list_all = self._list_all, False
             try:
                 if list_all:
-                    slots += await self._dirs.slots(list(self._gates))
+                    slots += await self._all_slots()
                 failed = await self._enforcer.enforce(slots)
             except ConnectionLostError:
                 break  # all is read anew when connected again

@@ -50,14 +50,18 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """What outlives a record, and a restart of the agent: per path, kept on disk.
 
     `seq` and `digest` (SHA-256 of the text) are the last accepted record's; seq is -1 before the
-    first. `granted` is the nonce of the life that was last granted and not since denied: what
-    may stay open. `denied` is whether a denial was accepted and no good grant since.
+    first. `granted` is the nonce of the life that a grant was last acted upon for and that was
+    not since denied: what may stay open. `denied` is whether a denial was accepted and no good
+    grant since. `label` is the frontend's in the last good grant, `policy` the digest of the
+    policy that the last accepted record was decided under.
     """
 
     seq: int = -1
     digest: str = ""
     granted: str | None = None
     denied: bool = False
+    label: str | None = None
+    policy: str | None = None
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +107,7 @@ def judge(
         record = _accept(text, key, life, memory)
     except RecordError as error:
         return _unanswered(str(error), life, memory, gate_open=gate_open)
+    may_stay = memory.granted == life.nonce or (life.found_open and not memory.denied)
     memory = _remember(record, text or b"", life, memory)
     if record.verdict == "deny":
         refused = life.nonce is not None and record.nonce == life.nonce
@@ -116,12 +121,16 @@ def judge(
     refusal = _why_not_ours(record, life)
     if refusal is not None:
         return _unanswered(refusal, life, memory, gate_open=gate_open)
+    if gate_open and not may_stay:
+        # Somebody else was quicker, with who knows what: closed, and then opened by ourselves.
+        return _judgement(_closing(life), "opened by another before it was granted", memory)
+    acted_upon = msgspec.structs.replace(memory, granted=life.nonce)
     if gate_open:
-        return _judgement("hold", "granted and open", memory)
+        return _judgement("hold", "granted and open", acted_upon)
     if not fresh:
         reason = "granted, but the broker's heartbeat has stopped"
         return _judgement("hold", reason, memory, withheld=True)
-    return _judgement("open", record.reason or "granted", memory)
+    return _judgement("open", record.reason or "granted", acted_upon)
 
 
 def _accept(text: bytes | None, key: Ed25519PublicKey, life: Life, memory: Memory) -> Record:
@@ -144,12 +153,19 @@ def _accept(text: bytes | None, key: Ed25519PublicKey, life: Life, memory: Memor
 
 
 def _remember(record: Record, text: bytes, life: Life, memory: Memory) -> Memory:
-    granted, denied = memory.granted, memory.denied
+    granted, denied, label = memory.granted, memory.denied, memory.label
     if record.verdict == "deny":
-        granted, denied = None, True
+        granted, denied, label = None, True, None
     elif record.verdict == "grant" and _why_not_ours(record, life) is None:
-        granted, denied = life.nonce, False
-    return Memory(seq=record.seq, digest=_digest(text), granted=granted, denied=denied)
+        denied, label = False, record.labels[0]
+    return Memory(
+        seq=record.seq,
+        digest=_digest(text),
+        granted=granted,
+        denied=denied,
+        label=label,
+        policy=record.policy or memory.policy,
+    )
 
 
 def _why_not_ours(record: Record, life: Life) -> str | None:
@@ -242,6 +258,10 @@ class Heartbeat:
             self._grew_at = now
         self.floor = self._baseline
         return None
+
+    def unwatched(self) -> None:
+        """The node was out of sight: what it holds next may be a dead broker's last."""
+        self._baseline = None
 
     def fresh(self, now: float) -> bool:
         """Whether the counter grew within the last `STALE_AFTER` seconds."""

@@ -33,8 +33,32 @@ def test_a_good_grant_opens():
     assert (judgement.action, judgement.seq, judgement.memory.granted) == ("open", 7, NONCE)
 
 
-def test_a_good_grant_leaves_an_open_gate_open():
-    assert rule(record(), gate_open=True).action == "hold"
+def test_a_good_grant_leaves_open_what_it_opened():
+    assert rule(record(), memory=after(record()), gate_open=True).action == "hold"
+    again = record(seq=8)
+    assert rule(again, memory=after(record()), gate_open=True).action == "hold"
+
+
+def test_what_another_opened_is_closed_though_it_is_granted_and_then_opened_by_the_rule():
+    judgement = rule(record(), gate_open=True)
+    assert (judgement.action, judgement.memory.granted) == ("suspend", None)
+    assert rule(record(), memory=judgement.memory, gate_open=True).action == "suspend"
+    assert rule(record(), memory=judgement.memory).action == "open"
+
+
+def test_what_another_opened_while_the_heartbeat_was_stopped_is_closed():
+    memory = rule(record(), fresh=False).memory
+    assert memory.granted is None
+    assert rule(record(), memory=memory, gate_open=True).action == "suspend"
+    assert rule(None, memory=memory, gate_open=True).action == "suspend"
+
+
+def test_what_was_found_open_is_kept_by_a_grant_but_not_after_a_denial_that_failed_to_close_it():
+    found = with_life(found_open=True)
+    judgement = rule(record(), found, gate_open=True)
+    assert (judgement.action, judgement.memory.granted) == ("hold", NONCE)
+    denied = after(record("deny"), life=found)
+    assert rule(record(seq=8), found, denied, gate_open=True).action == "suspend"
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -259,6 +283,27 @@ def test_a_heartbeat_not_signed_by_the_broker_counts_for_nothing(text):
     heart.observe(None, 0.0)
     assert heart.observe(text, 1.0) is not None
     assert not heart.fresh(1.0)
+
+
+def test_a_heartbeat_that_grew_out_of_sight_may_be_a_dead_brokers_last():
+    heart = Heartbeat(PUBLIC)
+    heart.observe(beat(1), 0.0)
+    heart.unwatched()
+    heart.observe(beat(500), 100.0)
+    assert not heart.fresh(100.0)
+    heart.observe(beat(501), 102.0)
+    assert heart.fresh(102.0)
+
+
+def test_a_heartbeat_out_of_sight_for_a_moment_stays_fresh_and_never_falls_back():
+    heart = Heartbeat(PUBLIC)
+    heart.observe(beat(5), 0.0)
+    heart.observe(beat(6), 1.0)
+    heart.unwatched()
+    heart.observe(beat(3), 2.0)
+    heart.observe(beat(6), 2.0)
+    assert heart.fresh(10.9)
+    assert not heart.fresh(11.0)
 
 
 def test_an_older_heartbeat_replayed_counts_for_nothing():

@@ -34,7 +34,7 @@ class Channel(RuleBasedStateMachine):
         self.seq = 0
         self.published = []
         self.node = None
-        self.entitled = False  # model: a good grant was in force at some time since the last deny
+        self.entitled = False  # model: opened, or told to, and not denied since
         self.seen = -1
 
     def look(self):
@@ -57,7 +57,8 @@ class Channel(RuleBasedStateMachine):
                 self.entitled = False
             elif fields["verdict"] == "grant":
                 good = fields["nonce"] == self.life.nonce and fields["inputs"] == self.life.inputs
-                self.entitled = self.entitled or good
+                # What another opened is no better for a grant that finds it open.
+                self.entitled = self.entitled or (good and self.fresh and not before)
         if judgement.action == "open":
             assert current
             assert self.fresh

@@ -349,7 +349,7 @@ async def test_a_refused_life_is_told_once(bed, tmp_path):
     refused = []
     bed.start_beating()
     agent = start_agent(
-        bed.daemon.address, tmp_path, refused=lambda domid, why: refused.append((domid, why))
+        bed.daemon.address, tmp_path, refused=lambda *told: refused.append(told) or True
     )
     bed.attach(VIF)
     await bed.nonce(VIF)
@@ -358,7 +358,7 @@ async def test_a_refused_life_is_told_once(bed, tmp_path):
     await until(lambda: refused)
     bed.decide(VIF, "deny", reason="ste again")
     await bed.fence()
-    assert refused == [(3, "ste")]
+    assert refused == [(3, "vif/3/0 is denied (seq 1): ste")]
     await agent.stop()
 
 
