@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from broker.xenstore.client import StoreConnection
-from broker.xenstore.errors import ConnectionLostError
+from broker.xenstore.errors import ConnectionLostError, StoreError
 from broker.xenstore.transport import connect
 
 if TYPE_CHECKING:
@@ -115,7 +115,14 @@ class StoreSession(service.Service):
 
     def _refused(self, failure: Failure, connection: StoreConnection) -> bool:
         # Whatever went wrong: a connection that is not fully taken up is of no use.
-        if not failure.check(ConnectionLostError, defer.CancelledError):
+        if failure.check(StoreError):
+            if not failure.check(ConnectionLostError):
+                self.log.error(
+                    "could not take up the store at {a}: {error}",
+                    a=self.address,
+                    error=failure.value,
+                )
+        elif not failure.check(defer.CancelledError):
             self.log.failure("could not take up the store at {a}", failure, a=self.address)
         connection.close()
         return False

@@ -11,7 +11,7 @@ from broker.agent.rights import (
     security_nodes,
     with_reader,
 )
-from broker.xenstore.paths import Channel
+from broker.xenstore.paths import Channel, report_dir
 
 CHANNEL = Channel(2, "vif", 3, "0")
 
@@ -30,9 +30,20 @@ def test_the_decision_is_the_brokers_to_write_and_the_backends_to_read():
 
 def test_no_guest_may_write_its_own_label():
     nodes = security_nodes("u", 3, [CHANNEL], 1)
-    assert set(nodes.values()) == {("n0", "b1", "r3")}
+    assert set(nodes.values()) == {("n0", "b1", "r3"), ("n0", "r1", "r3")}
     assert "/vm/u/security/acm_label/labelname" in nodes
     assert "/vm/u/security/channel/vif/0" in nodes
+
+
+def test_the_broker_writes_values_and_can_make_no_nodes():
+    made = {
+        **fixed_nodes(1),
+        **channel_nodes(CHANNEL, 1),
+        **security_nodes("u", 3, [CHANNEL], 1),
+    }
+    directories = {path.rpartition("/")[0] for path in made} & made.keys()
+    writable = {path for path in directories if "b1" in made[path]}
+    assert writable == {report_dir(CHANNEL)}  # its agent's, where nothing else is looked for
 
 
 def test_only_the_heartbeat_is_for_everyone():
