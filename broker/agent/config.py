@@ -10,6 +10,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from broker.agent.gates.netlink import link_name
+from broker.text.escape import escape
 from broker.text.marked_yaml import load_struct
 from broker.text.problems import Problem, ProblemsError
 
@@ -48,6 +50,9 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     hotplug_socket: str | None = None
     helper: HelperConfig | None = None
     bootstrap_devices: list[BootstrapDevice] = []
+    bridges: list[str] = []
+    policies: str | None = None
+    net_report: str = "/run/xen-policy-broker/net.json"
 
 
 def load_config(path: Path) -> AgentConfig:
@@ -71,6 +76,13 @@ def load_config(path: Path) -> AgentConfig:
         problems.append("strict and helper are for domain 0's agent alone")
     if config.store != "xenbus" and not config.store.startswith(("unix:", "xenbus:")):
         problems.append(f"store: {config.store!r} is not unix:PATH, xenbus or xenbus:PATH")
+    if config.bridges and (config.policies is None or config.gates != "real"):
+        problems.append("bridges needs policies: DIR (the policy files), and real gates")
+    problems += [
+        f"bridges: {escape(name)!r} is no link's name"
+        for name in config.bridges
+        if link_name(name.encode()) is None
+    ]
     if problems:
         raise ProblemsError(tuple(Problem(str(path), 1, 1, problem) for problem in problems))
     place = path.parent
@@ -79,6 +91,8 @@ def load_config(path: Path) -> AgentConfig:
         broker_key=str(place / config.broker_key),
         state=str(place / config.state),
         hotplug_socket=config.hotplug_socket and str(place / config.hotplug_socket),
+        policies=config.policies and str(place / config.policies),
+        net_report=str(place / config.net_report),
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from broker.agent.bridges import Bridges
     from broker.agent.config import BootstrapDevice
     from broker.agent.durable import DurableState
     from broker.agent.lives import BackendDirs
@@ -42,6 +43,7 @@ class _Case(msgspec.Struct, kw_only=True):
     known: Known
     sight: Sight
     judgement: Judgement
+    was_open: bool
     failure: str = ""
     waits: bool = False
     retry: bool = False
@@ -51,7 +53,7 @@ class Enforcer:
     """Holds a domain's gates to the broker's decisions.
 
     `refused(frontend, reason)` destroys the domain of any life that was denied (strict mode),
-    `ungated` of one that no gate closes.
+    `ungated` of one that no gate closes. `bridges` holds vifs' frames to labels, where configured.
     """
 
     log = Logger()
@@ -69,6 +71,7 @@ class Enforcer:
         bootstrap: Sequence[BootstrapDevice] = (),
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
+        bridges: Bridges | None = None,
     ) -> None:
         self.reports = Reports(connection)
         self.outcomes: dict[Slot, Outcome] = {}
@@ -86,6 +89,8 @@ class Enforcer:
             fresh=fresh,
             bootstrap=bootstrap,
         )
+        self._fresh = fresh
+        self._bridges = bridges
         self._refusals = Refusals(refused, ungated, {it.uuid for it in bootstrap})
         self._sights: dict[Slot, Sight] = {}
         self._others: dict[Channel, Slot] = {}
@@ -134,6 +139,8 @@ class Enforcer:
                 settled[slot] = alive
         cases = await self._judged(settled)
         saved = self._save()
+        if self._bridges is not None:
+            self._hold_to_labels(self._bridges, cases, may_move=saved and self._fresh())
         await self._report_nonces(cases)
         closing = [case for case in cases if case.judgement.action in {"close", "suspend"}]
         opening = [case for case in cases if case.judgement.action == "open"]
@@ -226,7 +233,9 @@ class Enforcer:
             judgement = self._judging.judge(slot, known, sight, text, gate_open=gate_open)
             known.memory = judgement.memory
             (self.withheld.add if judgement.withheld else self.withheld.discard)(slot)
-            cases.append(_Case(slot=slot, known=known, sight=sight, judgement=judgement))
+            cases.append(
+                _Case(slot=slot, known=known, sight=sight, judgement=judgement, was_open=gate_open)
+            )
         return cases
 
     async def _still(self, opening: list[_Case]) -> list[_Case]:
@@ -252,6 +261,18 @@ class Enforcer:
                     continue
             case.failure, case.retry = "granted, but something changed meanwhile", True
         return kept
+
+    def _hold_to_labels(self, bridges: Bridges, cases: list[_Case], *, may_move: bool) -> None:
+        """What stays open has the class of its label, or is suspended until it has."""
+        bridges.follow([case.known.memory for case in cases])
+        for case in cases:
+            if case.slot.kind != "vif" or case.judgement.action != "hold" or not case.was_open:
+                continue
+            why = bridges.keep(case.sight.device, may_move=may_move)
+            if why:
+                case.judgement = msgspec.structs.replace(
+                    case.judgement, action="suspend", reason=why
+                )
 
     def _save(self) -> bool:
         try:

@@ -24,6 +24,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from broker.agent import hotplug
+from broker.agent.bridges import Bridges
 from broker.agent.config import AgentConfig, load_config, load_key
 from broker.agent.destroy import Destroyer
 from broker.agent.durable import DurableState
@@ -34,6 +35,7 @@ from broker.agent.gates.vbd import VbdGate
 from broker.agent.gates.vif import NoFilter, VifGate
 from broker.agent.helper import HelperSession
 from broker.agent.session import AgentSession
+from broker.net.model import NetError
 from broker.text.problems import ProblemsError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from broker.agent.gates.base import BackendNodes, Gate
+    from broker.agent.gates.vif import PortFilter
     from broker.agent.hotplug import Reactor
 
 
@@ -49,9 +52,12 @@ if TYPE_CHECKING:
 class _MonitorReader:
     """Puts the link monitor under the reactor."""
 
-    def __init__(self, monitor: LinkMonitor, session: AgentSession) -> None:
+    def __init__(
+        self, monitor: LinkMonitor, session: AgentSession, bridges: Bridges | None
+    ) -> None:
         self._monitor = monitor
         self._session = session
+        self._bridges = bridges
 
     def fileno(self) -> int:
         """What the reactor waits on."""
@@ -63,7 +69,10 @@ class _MonitorReader:
 
     def doRead(self) -> None:  # noqa: N802 - Twisted's name
         """Links changed."""
-        self._session.links_changed(self._monitor.changed())
+        links = self._monitor.changed()
+        if self._bridges is not None:
+            self._bridges.links_changed()
+        self._session.links_changed(links)
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002, N802 - Twisted's name and argument
         """The reactor lets go of it."""
@@ -88,17 +97,25 @@ class Agent:
         # In another backend domain there is no toolstack: there it can only be reported.
         destroy = Destroyer(reactor, spared, config.xl).destroy if config.domid == 0 else None
         refused = destroy if config.strict else None
+        self._bridges = _bridges(config, durable, reactor)
         self._session = AgentSession(
             config.store,
             reactor,
             domid=config.domid,
             key=key,
             durable=durable,
-            make_gates=_simulated_gates if config.gates == "simulated" else _real_gates(reactor),
+            make_gates=(
+                _simulated_gates
+                if config.gates == "simulated"
+                else _real_gates(reactor, self._bridges or NoFilter())
+            ),
             bootstrap=config.bootstrap_devices,
             refused=refused,
             ungated=destroy if config.ungated == "destroy" else None,
+            bridges=self._bridges,
         )
+        if self._bridges is not None:
+            self._bridges.changed = lambda: self._session.links_changed(None)
         self._helper = (
             None
             if config.helper is None
@@ -111,13 +128,20 @@ class Agent:
         )
 
     def start(self) -> None:
-        """Begin; raises `CannotListenError` if the hotplug socket cannot be had."""
+        """Begin.
+
+        Raises:
+            CannotListenError: the hotplug socket cannot be had.
+            NetError: labels cannot be enforced on the bridges.
+        """
         config = self._config
+        if self._bridges is not None:
+            self._bridges.start()  # before any gate moves
         if config.hotplug_socket is not None:
             service = hotplug.HotplugService(self._session, config.domid, strict=config.strict)
             hotplug.listen(service, Path(config.hotplug_socket), self._reactor)
         if config.gates == "real":
-            self._reactor.addReader(_MonitorReader(LinkMonitor(), self._session))
+            self._reactor.addReader(_MonitorReader(LinkMonitor(), self._session, self._bridges))
         if self._helper is not None:
             self._helper.startService()
         self._session.startService()
@@ -128,6 +152,20 @@ class Agent:
         await self._session.stopService()
         if self._helper is not None:
             await self._helper.stopService()
+        if self._bridges is not None:
+            self._bridges.stop()
+
+
+def _bridges(config: AgentConfig, durable: DurableState, reactor: Reactor) -> Bridges | None:
+    if not config.bridges or config.policies is None:
+        return None
+    return Bridges(
+        config.bridges,
+        policies=Path(config.policies),
+        report=Path(config.net_report),
+        durable=durable,
+        reactor=reactor,
+    )
 
 
 def _simulated_gates(nodes: BackendNodes) -> dict[str, Gate]:
@@ -135,9 +173,11 @@ def _simulated_gates(nodes: BackendNodes) -> dict[str, Gate]:
     return {"vif": gate, "vbd": gate}
 
 
-def _real_gates(reactor: Reactor) -> Callable[[BackendNodes], dict[str, Gate]]:
+def _real_gates(
+    reactor: Reactor, port_filter: PortFilter
+) -> Callable[[BackendNodes], dict[str, Gate]]:
     def make(nodes: BackendNodes) -> dict[str, Gate]:
-        vif = VifGate(Links(), nodes, NoFilter())
+        vif = VifGate(Links(), nodes, port_filter)
         return {"vif": vif, "vbd": VbdGate(nodes, Blkback(), reactor)}
 
     return make
@@ -164,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProblemsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    except (OSError, ValueError, CannotListenError) as error:
+    except (OSError, ValueError, CannotListenError, NetError) as error:
         sys.stderr.write(f"broker-agent: {error}\n")
         return 2
     reactor.addSystemEventTrigger(

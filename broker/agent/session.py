@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
+    from broker.agent.bridges import Bridges
     from broker.agent.config import BootstrapDevice
     from broker.agent.durable import DurableState
     from broker.agent.gates.base import BackendNodes, Gate
@@ -59,7 +60,7 @@ class AgentSession(service.Service):
     """One backend domain's agent, from the store at `address` to its gates.
 
     `make_gates` is given the backend directories' writer and returns a gate for each backend
-    kind that can be gated here. `refused` and `ungated` are as for `Enforcer`.
+    kind that can be gated here. `refused`, `ungated` and `bridges` are as for `Enforcer`.
     """
 
     log = Logger()
@@ -76,6 +77,7 @@ class AgentSession(service.Service):
         bootstrap: Sequence[BootstrapDevice] = (),
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
+        bridges: Bridges | None = None,
     ) -> None:
         self.reactor = reactor
         self._durable = durable
@@ -96,6 +98,7 @@ class AgentSession(service.Service):
             bootstrap=bootstrap,
             refused=refused,
             ungated=ungated,
+            bridges=bridges,
         )
         self._store = StoreSession(
             address,

@@ -20,10 +20,18 @@ class ReportedPort(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Ports with labels, and what each class number stands for."""
+    """Ports with labels, and what each class number stands for.
+
+    `policy` is the digest of the policy followed, `problem` why nothing passes (or empty), `alarms`
+    and `samples` (refused packets) the last few, each with its time.
+    """
 
     ports: tuple[ReportedPort, ...] = ()
     classes: dict[int, tuple[str, ...]] = {}
+    policy: str = ""
+    problem: str = ""
+    alarms: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
 
     def class_name(self, number: int) -> str:
         """The class's labels, in words; 0 is dom0 itself, or what has no class."""

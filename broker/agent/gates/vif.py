@@ -120,9 +120,12 @@ class VifGate:
         try:
             link = self._find(device)
             name = self._plain_name(device) if link is None else link.name
-            self._filter.expel(device, name)
-            if link is not None:
-                self._take_down(link)
+            try:
+                self._filter.expel(device, name)
+            finally:
+                # Also where the filter fails: down and unbridged nothing passes anyway.
+                if link is not None:
+                    self._take_down(link)
         except OSError as error:
             raise GateError(f"link: {error}") from error
 

@@ -1,0 +1,439 @@
+"""Labels on the bridges: from what the agent remembers of records to classes in the kernel.
+
+Stands between the enforcer, which knows records and lives, and broker/net, which knows ports,
+labels and policies. The label of a vif is the one in the grant that its life opened on; the policy
+is the one that the newest record accepted was decided under, if the operator has put its file
+where the agent finds it. In every other case a port has no class, and then nothing passes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from twisted.internet import task
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from broker.agent.durable import HeldPort
+from broker.agent.gates.base import GateError
+from broker.agent.gates.labelled import open_port
+from broker.agent.gates.netlink import Links
+from broker.agent.policies import MissingPolicyError, find_policy
+from broker.net import report as reports
+from broker.net.client import HelperClient, spawn
+from broker.net.links import LinkTable
+from broker.net.messages import Alarm, Dropped
+from broker.net.model import NetError
+from broker.net.policy_rules import PolicyRules
+from broker.net.ports import LabelledPorts, OpenPort
+from broker.text.escape import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from twisted.python.failure import Failure
+
+    from broker.agent.durable import DurableState, Known
+    from broker.agent.gates.base import Device
+    from broker.core.consumer import Memory
+    from broker.net.policy_rules import Rules, Uplink
+    from broker.xenstore.transport import Reactor
+
+_LOOK_AGAIN: Final = 1.0
+"""Seconds between looks at what no event tells of: a policy file that came, a helper that went."""
+_END: Final = 2.0
+"""Seconds for a helper to end in; it needs a millisecond."""
+_KEPT: Final = 32
+"""Alarms, and samples of refused packets, that are kept for people to see."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_NO_RECORD: Final = "no record of the broker's says yet which policy is in force"
+
+
+class _NoRules:
+    """No policy: there is no label, and nothing passes."""
+
+    names: Sequence[str] = ()
+    bootstrap = ""
+    uplinks: Sequence[Uplink] = ()
+
+    def frames(self, a: str, b: str) -> bool:  # noqa: ARG002 - the protocol's
+        """Nothing passes."""
+        return False
+
+
+@implementer(IReadDescriptor)
+class _HelperReader:
+    """Puts the net helper's events under the reactor."""
+
+    def __init__(self, client: HelperClient, ready: Callable[[], None]) -> None:
+        self.client = client
+        self._ready = ready
+        # Its own descriptor: the client closes its when a call fails, and the number is reused.
+        self._fd = os.dup(client.fileno())
+
+    def fileno(self) -> int:
+        """What the reactor waits on."""
+        return self._fd
+
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
+        """For the reactor's own messages."""
+        return "net helper"
+
+    def doRead(self) -> None:  # noqa: N802 - Twisted's name
+        """Events came."""
+        self._ready()
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002, N802 - Twisted's name and argument
+        """The reactor lets go of it; the tables stay as they are."""
+        self.close()
+
+    def close(self) -> None:
+        """End the helper, once; the tables stay as they are."""
+        self.client.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Bridges:
+    """Holds the frames of this domain's vifs to labels, on the bridges named; see `docs/bridge.md`.
+
+    It is the vif gate's port filter. `changed` is called when vifs that the enforcer knows should
+    be looked at again. `report` is the file that `brokerctl net show` reads.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        policies: Path,
+        report: Path,
+        durable: DurableState,
+        reactor: Reactor,
+    ) -> None:
+        self.changed: Callable[[], None] = lambda: None
+        self._names = names
+        self._policies = policies
+        self._report = report
+        self._durable = durable
+        self._reactor = reactor
+        self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
+        self._links = Links()
+        self._table = LinkTable()
+        self._ports: LabelledPorts | None = None
+        self._reader: _HelperReader | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._seq = -1
+        self._digest = ""
+        self._rules: Rules = _NoRules()
+        self._without = _NO_RECORD
+        """Why there are no rules, or empty."""
+        self._alarms: list[str] = []
+        self._samples: list[str] = []
+        self._reported = b""
+        self._looking = task.LoopingCall(self._look)
+        self._looking.clock = reactor
+
+    def start(self) -> None:
+        """Take over: what is open by a grant stays open, everything else on the bridges closes.
+
+        Raises:
+            NetError: labels cannot be enforced here; says why.
+            OSError: the helper cannot be started.
+        """
+        known = self._durable.saved.slots.values()
+        self._newest(it.memory for it in known)
+        if self._digest:
+            self._find_rules()
+        self._begin()
+        self._looking.start(_LOOK_AGAIN)
+
+    def stop(self) -> None:
+        """Every port stays as it is."""
+        if self._looking.running:
+            self._looking.stop()
+        self._end_helper()
+
+    # the vif gate's filter
+
+    def admit(self, device: Device, link: str) -> None:
+        """Put the port's elements in place; raises `GateError` if they are not."""
+        if self._without:
+            raise GateError(f"{link}: {self._without}")
+        label = self._label(device)
+        if label is None:
+            raise GateError(f"{link}: no label is granted for {device.channel}")
+        try:
+            self._hold(device, open_port(device, link, label))
+        except NetError as error:
+            raise GateError(f"{link}: {error}") from error
+
+    def expel(self, device: Device, link: str) -> None:
+        """Drop the port's frames at once and take its elements away; raises `GateError`."""
+        known = self._known(device)
+        names = {link}
+        if known is not None and known.port is not None:
+            names.add(known.port.port.name)  # it may have been renamed meanwhile
+            known.port = None
+        try:
+            for name in names:
+                self._in_force().expel(name)
+        except NetError as error:
+            raise GateError(f"{device.channel}: {link}: {error}") from error
+
+    # the enforcer's
+
+    def follow(self, memories: Iterable[Memory]) -> None:
+        """Records were accepted: if the newest names another policy, that is now in force."""
+        if self._newest(memories):
+            self._find_rules()
+            self._apply_rules()
+
+    def keep(self, device: Device, *, may_move: bool) -> str:
+        """See that an open vif has the class of its label; why it has to be closed, or empty.
+
+        `may_move` is whether it may now be given another label's class.
+        """
+        if self._without:
+            return self._without
+        label, known = self._label(device), self._known(device)
+        if label is None:
+            return "no label is granted"
+        if known is None or known.port is None:
+            return "it is open without its label's class"
+        name = known.port.port.name
+        try:
+            wanted = open_port(device, name, label)
+            if wanted == known.port.port:
+                return ""
+            if not may_move:
+                return f"label {label} is granted, but it cannot be acted upon yet"
+            self._hold(device, wanted)
+        except (NetError, GateError) as error:
+            return str(error)
+        self.log.info("{port}: its label is now {label}", port=name, label=escape(label))
+        return ""
+
+    def links_changed(self) -> None:
+        """Uplinks may have come, or come back."""
+        self._try(lambda ports: ports.refresh_uplinks())
+
+    def _hold(self, device: Device, port: OpenPort) -> None:
+        known = self._known(device)
+        if known is None:
+            raise GateError(f"{port.name}: its life is not known")
+        known.port = None
+        index = self._in_force().admit(port)
+        known.port = HeldPort(port, index, self._boot)
+        try:
+            self._durable.save()
+        except OSError as error:
+            raise GateError(f"{port.name}: the agent's state cannot be saved: {error}") from error
+        finally:
+            self._write_report()
+
+    def _known(self, device: Device) -> Known | None:
+        channel = device.channel
+        key = f"{device.kind}/{channel.frontend}/{channel.device}"
+        return self._durable.saved.slots.get(key)
+
+    def _label(self, device: Device) -> str | None:
+        """The frontend's label in the grant that this life of the device may be open on."""
+        known = self._known(device)
+        if known is None or not device.nonce or known.nonce != device.nonce:
+            return None
+        return known.memory.label if known.memory.granted == known.nonce else None
+
+    # policies
+
+    def _newest(self, memories: Iterable[Memory]) -> bool:
+        """Note the policy of the newest record; whether it is another than before."""
+        before = self._digest
+        for memory in memories:
+            if memory.policy is not None and memory.seq > self._seq:
+                self._seq, self._digest = memory.seq, memory.policy
+        return self._digest != before
+
+    def _find_rules(self) -> None:
+        """The rules of the policy that is in force, or none."""
+        try:
+            policy = find_policy(self._policies, self._digest)
+        except MissingPolicyError as error:
+            if str(error) != self._without:
+                self._alarm(f"nothing passes the bridges: {error}")
+            self._rules, self._without = _NoRules(), str(error)
+            return
+        self._rules, self._without = PolicyRules(policy), ""
+        self.log.info(
+            "bridges follow policy {name} {digest}", name=escape(policy.name), digest=self._digest
+        )
+
+    def _apply_rules(self) -> None:
+        lost: list[str] = []
+        self._try(lambda ports: lost.extend(ports.set_rules(self._rules)))
+        self._forget(lost)
+        self.changed()
+
+    def _forget(self, lost: Sequence[str]) -> None:
+        """These have no class any more."""
+        for known in self._durable.saved.slots.values():
+            if known.port is not None and known.port.port.name in lost:
+                known.port = None
+
+    # the helper
+
+    def _begin(self) -> None:
+        client, self._process = spawn()
+        try:
+            ports = LabelledPorts(client, self._table, self._names)
+            self._forget(ports.start(None if self._without else self._rules, self._open_now()))
+        except NetError:
+            client.close()
+            self._process.wait()
+            raise
+        self._ports = ports
+        self._reader = _HelperReader(client, self._hear)
+        self._reactor.addReader(self._reader)
+        self._write_report()
+
+    def _open_now(self) -> list[OpenPort]:
+        """What was given a class and is open: by the agent's memory, and by the kernel.
+
+        An interface's index is not used again in one boot: so it is the same interface.
+        """
+        found = []
+        for known in self._durable.saved.slots.values():
+            held, memory = known.port, known.memory
+            known.port = None
+            if held is None or held.boot != self._boot or held.port.label != memory.label:
+                continue
+            link = self._links.get(held.index)
+            same = link is not None and link.name == held.port.name and link.up and link.master
+            if same and known.nonce and memory.granted == known.nonce:
+                known.port = held
+                found.append(held.port)
+        return found
+
+    def _in_force(self) -> LabelledPorts:
+        if self._ports is None:
+            raise NetError("the net helper has ended; it is being started again")
+        return self._ports
+
+    def _try(self, change: Callable[[LabelledPorts], object]) -> None:
+        """Change what is in force; if that fails, everything is put in force anew."""
+        if self._ports is None:
+            return
+        try:
+            change(self._ports)
+        except NetError as error:
+            self._lost(error)
+        self._write_report()
+
+    def _hear(self) -> None:
+        """What the helper says unasked."""
+        if self._reader is None:
+            return
+        try:
+            events = self._reader.client.events()
+        except (NetError, OSError) as error:
+            self._lost(error)
+            return
+        for event in events:
+            if isinstance(event, Alarm):
+                self._alarm(event.text)
+            elif isinstance(event, Dropped):
+                self._sample(event)
+
+    def _lost(self, error: Exception) -> None:
+        self._alarm(f"{error}; starting the net helper anew")
+        self._end_helper()
+
+    def _end_helper(self) -> None:
+        self._ports = None
+        if self._reader is not None:
+            self._reactor.removeReader(self._reader)
+            self._reader.close()
+            self._reader = None
+        if self._process is not None:
+            try:
+                self._process.wait(_END)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def _look(self) -> None:
+        self._hear()
+        if self._ports is None:
+            try:
+                self._begin()
+            except (NetError, OSError) as error:
+                self._alarm(f"labels are not kept in step: {error}; trying again")
+                return
+            self.changed()
+        if self._without and self._digest:
+            self._find_rules()
+            if not self._without:
+                self._apply_rules()
+        self.links_changed()
+
+    # for people
+
+    def _alarm(self, text: str) -> None:
+        self.log.critical("bridge: {text}", text=escape(text, 400))
+        self._alarms.append(f"{_now(self._reactor)} {text}")
+        del self._alarms[:-_KEPT]
+        self._write_report()
+
+    def _sample(self, dropped: Dropped) -> None:
+        ends = [self._name(index) for index in (dropped.sender, dropped.receiver)]
+        words = f"{ends[0]} -> {ends[1]}: {dropped.packet}"
+        self.log.debug("refused: {words}", words=escape(words))
+        self._samples.append(f"{_now(self._reactor)} {words}")
+        del self._samples[:-_KEPT]
+
+    def _name(self, index: int) -> str:
+        if not index:
+            return "dom0"
+        label = None if self._ports is None else self._ports.label_of(index)
+        try:
+            link = self._links.get(index)
+        except OSError:
+            link = None
+        return f"{link.name if link else index} ({label or 'no class'})"
+
+    def _write_report(self) -> None:
+        """Best effort: nothing is enforced by the file."""
+        report = reports.Report() if self._ports is None else self._ports.report()
+        content = reports.encode(
+            msgspec.structs.replace(
+                report,
+                policy=self._digest,
+                problem=self._without,
+                alarms=tuple(self._alarms),
+                samples=tuple(self._samples),
+            )
+        )
+        if content == self._reported:
+            return
+        beside = self._report.with_name(f"{self._report.name}.new")
+        try:
+            self._report.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            beside.write_bytes(content)
+            beside.replace(self._report)
+        except OSError as error:
+            self.log.warn("{error}: net show has nothing new to show", error=escape(str(error)))
+        else:
+            self._reported = content
+
+
+def _now(reactor: Reactor) -> str:
+    return datetime.fromtimestamp(reactor.seconds(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
