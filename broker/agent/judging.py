@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from broker.core.consumer import Judgement, Life, judge
+from broker.core.consumer import Judgement, Life, Memory, judge
 from broker.xenstore.errors import ConnectionLostError
 from broker.xenstore.paths import decision_path
 
@@ -66,9 +66,7 @@ class Judge:
             # Without a gate it never was closed: it stays until answered.
             found_open=known.found_open or not self._gates.has(slot.kind),
         )
-        judgement = judge(
-            record, self._key, life, known.memory, fresh=self._fresh(), gate_open=gate_open
-        )
+        judgement = self._rule(record, life, known.memory, gate_open=gate_open)
         if self._is_bootstrap(slot, sight):
             action = "hold" if gate_open else "open"
             reason = "a bootstrap device of the agent's own list"
@@ -76,11 +74,19 @@ class Judge:
                 judgement, action=action, reason=reason, refused=False, final=False
             )
         if not self._gates.has(slot.kind):
+            if judgement.action == "close" and not judgement.memory.denied:
+                # Granted after a denial: there is nothing that could be closed before it counts.
+                judgement = self._rule(record, life, judgement.memory, gate_open=gate_open)
             return msgspec.structs.replace(judgement, action="hold", final=False)
         if judgement.action == "open" and sight.device.values.get("online") == b"0":
             reason = "granted, but the device is being removed"
             return msgspec.structs.replace(judgement, action="hold", reason=reason)
         return judgement
+
+    def _rule(
+        self, record: bytes | None, life: Life, memory: Memory, *, gate_open: bool
+    ) -> Judgement:
+        return judge(record, self._key, life, memory, fresh=self._fresh(), gate_open=gate_open)
 
     def _is_bootstrap(self, slot: Slot, sight: Sight) -> bool:
         """Whether the local list names it; only where the toolstack's copy agrees."""
