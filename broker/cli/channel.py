@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.cli import client, show
 from broker.rpc.client import Lagged
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from broker.cli.groups import Commands, Parser
     from broker.rpc.client import Client
     from broker.rpc.methods import Channel, Decision, Explanation
+
+_MAX_NODE_BYTES: Final = 4096
+"""What a node holds at most, so that a record is shown whole."""
 
 
 def register(commands: Commands) -> None:
@@ -32,7 +35,7 @@ def register(commands: Commands) -> None:
 
 def _filters(leaf: Parser) -> None:
     leaf.add_argument("--domain", metavar="DOMAIN", help="either end: a domid, a uuid or a name")
-    leaf.add_argument("--class", metavar="CLASS", dest="device_class", help="vif, vbd, …")
+    leaf.add_argument("--class", metavar="CLASS", dest="device_class", help="vif, vbd, ...")
     leaf.add_argument("--verdict", choices=["grant", "deny", "pending"])
 
 
@@ -41,22 +44,24 @@ def _list(broker: Client, options: argparse.Namespace) -> int:
     if options.json:
         for channel in channels:
             show.json_line(channel)
-    else:
-        show.table(
-            ["Channel", "Labels", "Resource", "Verdict", "Enforced"],
-            [
-                (
-                    _name(channel),
-                    _labels(channel),
-                    channel.resource,
-                    channel.verdict,
-                    _enforced(channel),
-                )
-                for channel in channels
-            ],
-            notes=[None if channel.verdict == "grant" else channel.reason for channel in channels],
-        )
+    elif channels:
+        _table(channels)
+    if not channels:
+        asked = set(_filter(options).values()) != {None}
+        client.complain("no channel matches" if asked else "there are no channels")
     return client.SUCCESS
+
+
+def _table(channels: tuple[Channel, ...]) -> None:
+    """The channels; with the frontends' names, where they leave room for the rest."""
+    head = ["Channel", "Labels", "Resource", "Verdict", "Enforced"]
+    rows = [(_name(it), _labels(it), it.resource, it.verdict, _enforced(it)) for it in channels]
+    named = [(channel.frontend_name, *row) for channel, row in zip(channels, rows, strict=True)]
+    notes = [None if channel.verdict == "grant" else channel.reason for channel in channels]
+    if show.fits(["Name", *head], named):
+        show.table(["Name", *head], named, notes)
+    else:
+        show.table(head, rows, notes)
 
 
 def _explain(broker: Client, options: argparse.Namespace) -> int:
@@ -91,14 +96,14 @@ def _print(explanation: Explanation) -> None:
             ("backend", f"{channel.backend} {show.text(channel.backend_label)}"),
             ("resource", show.text(channel.resource)),
             ("verdict", channel.verdict),
-            *(("  because", _reason(*key)) for key in _reasons(explanation)),
+            *_reasons(explanation),
             ("enforced", show.text(_enforced_long(channel))),
             ("policy", "none" if policy is None else f"{show.text(policy.name)} {policy.version}"),
             *(
                 (f"  {show.text(key)}", show.text(value))
                 for key, value in sorted(explanation.inputs.items())
             ),
-            ("record", show.text(explanation.published)),
+            ("record", show.text(explanation.published, _MAX_NODE_BYTES)),
         ]
     )
 
@@ -153,11 +158,18 @@ def _enforced_long(channel: Channel) -> str:
     if report is None:
         return "not yet reported" if channel.nonce_known else "the backend's agent is silent"
     stale = "" if report.seq == channel.seq else f" (on record {report.seq}, now {channel.seq})"
-    return f"{report.state}{stale} {report.reason}".rstrip()
+    why = f": {report.reason}" if report.reason else ""
+    return f"{report.state}{stale}{why}"
 
 
-def _reasons(explanation: Explanation) -> list[tuple[str, str, str]]:
-    return [(reason.where, reason.rule, reason.text) for reason in explanation.reasons]
+def _reasons(explanation: Explanation) -> list[tuple[str, str]]:
+    """Why; what the policy says counts only where the broker itself has nothing against it."""
+    pairs, word = [], "because"
+    for reason in explanation.reasons:
+        pairs.append((f"  {word}", _reason(reason.where, reason.rule, reason.text)))
+        if reason.rule == "broker":
+            word = "otherwise"
+    return pairs
 
 
 def _reason(where: str, rule: str, words: str) -> str:

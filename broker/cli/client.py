@@ -10,7 +10,7 @@ from broker.cli import groups
 from broker.rpc.client import Client, UnreachableError
 from broker.rpc.errors import RpcError
 from broker.rpc.methods import METHODS
-from broker.text.escape import escape
+from broker.text.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ def stream(client: Client, name: str, **arguments: object) -> Any:  # noqa: ANN4
 
 def complain(message: str) -> None:
     """One line on standard error, escaped."""
-    print(f"brokerctl: {escape(message, _MESSAGE_LIMIT)}", file=sys.stderr)
+    print(f"brokerctl: {printable(message, _MESSAGE_LIMIT)}", file=sys.stderr)
 
 
 def _given(arguments: dict[str, object]) -> dict[str, object]:
@@ -85,6 +85,6 @@ def _run(run: Callable[[Client, argparse.Namespace], int], options: argparse.Nam
         return UNREACHABLE
     except RpcError as error:
         for problem in error.problems:
-            print(escape(problem, _MESSAGE_LIMIT), file=sys.stderr)
+            print(printable(problem, _MESSAGE_LIMIT), file=sys.stderr)
         complain(error.message)
         return _EXIT[error.code]

@@ -4,7 +4,7 @@ Each module has `register(commands)`. It gets or makes its group and adds leaves
 several modules can share `policy` or `label`:
 
     def register(commands: Commands) -> None:
-        leaf = command(group(commands, "label"), "get", run, help="…", example="…")
+        leaf = command(group(commands, "label"), "get", run, help="...", example="...")
         leaf.add_argument("domain")
 
     def run(options: argparse.Namespace) -> int:    # answers the exit code

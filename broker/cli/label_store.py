@@ -80,10 +80,13 @@ def _changed(change: LabelChange, options: argparse.Namespace) -> int:
         if now.domids:
             running = ", ".join(str(domid) for domid in now.domids)
             show.line(f"domid {running}: {show.text(_status(now))}")
+        elif now.label is not None:
+            which = "name" if now.bound_by == "name" else "uuid"
+            show.line(f"no domain of that {which} runs; the label is for any that will")
     return client.SUCCESS
 
 
 def _status(label: Label) -> str:
     if label.status == "labelled":
         return label.status
-    return f"{label.status} {label.reason}".rstrip()
+    return f"{label.status}: {label.reason}" if label.reason else label.status

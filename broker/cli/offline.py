@@ -9,7 +9,7 @@ import msgspec
 
 from broker.cli import show
 from broker.cli.client import BAD_INPUT
-from broker.text.escape import escape
+from broker.text.escape import escape, printable, readable
 from broker.text.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ def report(problems: Iterable[Problem], severity: str, *, as_json: bool) -> None
     """A line for each problem: on standard error, or as JSON on standard output."""
     for problem in problems:
         if as_json:
-            where = escape(problem.file), problem.line, problem.column
-            show.json_line(ProblemLine(severity, *where, escape(problem.message, _MESSAGE_LIMIT)))
+            where = readable(problem.file), problem.line, problem.column
+            show.json_line(ProblemLine(severity, *where, readable(problem.message)))
         else:
             kind = "" if severity == "error" else f"{severity}: "
             text = f"{problem.where}: {kind}{problem.message}"
-            print(escape(text, _MESSAGE_LIMIT), file=sys.stderr)
+            print(printable(text, _MESSAGE_LIMIT), file=sys.stderr)
 
 
 def read(path: Path) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 
 from broker.cli import groups, offline, show
 from broker.cli.client import BAD_INPUT, DENIED, SUCCESS
-from broker.text.escape import escape
+from broker.text.escape import printable
 from broker.text.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
@@ -150,5 +150,5 @@ def _admit(options: argparse.Namespace) -> int:
     else:
         show.line("grant" if verdict.granted else "deny")
         for reason in verdict.reasons:
-            show.line(escape(f"  {reason.where}: {reason.text}", 1000))
+            show.line(printable(f"  {reason.where}: {reason.text}", 1000))
     return SUCCESS if verdict.granted else DENIED

@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
     leaf = client.method_command(commands, "policy.load", _load)
     leaf.add_argument("file", metavar="FILE", type=Path, help="the policy (YAML)")
     leaf.add_argument(
-        "--replaces", metavar="DIGEST", help="only if this policy (sha256:…) is in force"
+        "--replaces", metavar="DIGEST", help="only if this policy (sha256:...) is in force"
     )
     leaf.add_argument("--dry-run", action="store_true", help="say what it would change")
 
@@ -36,7 +36,7 @@ def _show(broker: Client, options: argparse.Namespace) -> int:
         # Bytes, so that what is written has the digest that is in force.
         sys.stdout.flush()
         sys.stdout.buffer.write(policy.text.encode("utf-8"))
-        print(f"# {_named(policy)}", file=sys.stderr)
+        print(f"# {_named(policy)}\n# {show.text(policy.digest)}", file=sys.stderr)
     return client.SUCCESS
 
 
@@ -70,6 +70,7 @@ def _print(change: PolicyChange) -> None:
         show.line(f"{named} would replace {_named(change.previous)}")
     else:
         show.line(f"{named} is in force; it replaced {_named(change.previous)}")
+    show.line(f"  {show.text(change.policy.digest)}")
     for channel in change.closes:
         show.line(f"  {would}close {show.text(channel)}")
     for channel in change.opens:
@@ -83,4 +84,4 @@ def _print(change: PolicyChange) -> None:
 def _named(policy: PolicySummary | PolicyText | None) -> str:
     if policy is None:
         return "no policy"
-    return f"{show.text(policy.name)} {show.text(policy.version)} ({show.text(policy.digest)})"
+    return f"policy {show.text(policy.name)} {show.text(policy.version)}"

@@ -1,7 +1,7 @@
 """How brokerctl writes: aligned columns for people, JSON lines for programs.
 
-Text that came from a domain is escaped here: nothing a guest wrote reaches a terminal as
-anything but printable ASCII.
+Text is escaped here, at the edge: nothing a guest wrote reaches a terminal as anything but
+printable ASCII. JSON carries it as it is, in JSON's own escapes.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker.text.escape import escape
+from broker.text.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _GAP: Final = "  "
 _LEAST_ROOM: Final = 20
+_LONGEST: Final = 200
 _NOTE: Final = _GAP * 2
 _PIPE_WIDTH: Final = 80
 
 
-def text(value: str | float | None) -> str:
-    """A cell: `-` for what is absent or empty, everything else escaped."""
+def text(value: str | float | None, limit: int = _LONGEST) -> str:
+    """A cell: `-` for what is absent or empty, everything else printable, `limit` bytes of it."""
     if value is None or value == "":
         return "-"
-    return escape(str(value))
+    return printable(str(value), limit)
 
 
 def line(words: str) -> None:
@@ -57,9 +58,7 @@ def table(
     cells = [[text(value) for value in row] for row in raw]
     columns = list(zip(*raw, strict=True)) or [()] * len(head)
     right = [bool(column) and all(isinstance(value, int) for value in column) for column in columns]
-    widths = [
-        max([len(name), *(len(row[index]) for row in cells)]) for index, name in enumerate(head)
-    ]
+    widths = _widths(head, cells)
     before = sum(widths[:-1]) + len(_GAP) * (len(head) - 1)
     for row, note in zip_longest([list(head), *cells], [None, *notes]):
         start = "".join(
@@ -71,12 +70,31 @@ def table(
             _wrapped(_NOTE, text(note), len(_NOTE))
 
 
+def terminal_width() -> int:
+    """The columns there are."""
+    return shutil.get_terminal_size((_PIPE_WIDTH, 0)).columns
+
+
+def fits(head: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> bool:
+    """Whether a table of these rows needs no wrapping."""
+    widths = _widths(head, [[text(value) for value in row] for row in rows])
+    return sum(widths) + len(_GAP) * (len(head) - 1) <= terminal_width()
+
+
+def _widths(head: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max([len(name), *(len(row[at]) for row in cells)]) for at, name in enumerate(head)]
+
+
 def _wrapped(start: str, words: str, indent: int) -> None:
-    room = max(_LEAST_ROOM, shutil.get_terminal_size((_PIPE_WIDTH, 0)).columns - indent)
-    for index, part in enumerate(
-        textwrap.wrap(words, room, break_long_words=False, break_on_hyphens=False)
-    ):
-        print((" " * indent if index else start) + part)
+    """Words beside `start`; one that is longer than the room stands further left, on its own."""
+    room = max(_LEAST_ROOM, terminal_width() - indent)
+    for part in textwrap.wrap(words, room, break_long_words=False, break_on_hyphens=False):
+        if len(part) > room:
+            if start.strip():
+                print(start.rstrip())
+            start = " " * max(0, indent + room - len(part))
+        print(start + part)
+        start = " " * indent
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

@@ -33,7 +33,7 @@ def _print(status: Status) -> None:
     policy = "none: everything is denied"
     if status.policy is not None:
         named = f"{status.policy.name} {status.policy.version}"
-        policy = f"{show.text(named)} ({show.text(status.policy.digest)})"
+        policy = f"{show.text(named)} {show.text(status.policy.digest)}"
     domains = (
         f"{status.domains.labelled} labelled, {status.domains.unlabelled} unlabelled, "
         f"{status.domains.refused} refused"
@@ -52,7 +52,7 @@ def _print(status: Status) -> None:
             ("health", status.health),
             *(("  problem", show.text(problem)) for problem in status.problems),
             ("broker", f"{show.text(status.version)}, up {_duration(status.uptime)}"),
-            ("state", f"{status.state}, {'' if status.enforcing else 'not '}enforcing"),
+            ("state", status.state if status.enforcing else f"{status.state}, not enforcing"),
             ("policy", policy),
             (
                 "store",
@@ -60,11 +60,17 @@ def _print(status: Status) -> None:
             ),
             ("domains", domains),
             ("channels", channels),
-            ("journal", f"record {status.journal_seq}"),
-            ("heartbeat", str(status.heartbeat) if status.heartbeat else "none yet"),
+            ("audit log", f"{status.journal_seq} lines on the disk"),
+            ("heartbeat", _heartbeat(status.heartbeat)),
             ("last error", error),
         ]
     )
+
+
+def _heartbeat(count: int) -> str:
+    if not count:
+        return "none yet, so agents open nothing"
+    return f"number {count}; without a new one agents open nothing"
 
 
 def _time(seconds: float) -> str:

@@ -45,6 +45,11 @@ class Standing(msgspec.Struct, frozen=True):
         """Whether this domain may take part in channels at all."""
         return self.word == "labelled"
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{self.word}: {self.reason}" if self.reason else self.word
+
     def __str__(self) -> str:
         """The text of the status node."""
         return f"{self.word} {self.reason}" if self.reason else self.word
@@ -180,7 +185,7 @@ def _standing_problem(facts: Facts) -> str:
         if standing.quarantined:
             return f"quarantined: {side} domain {domid}, {standing.reason}"
         if not standing.good or standing.label is None:
-            return f"{side} domain {domid} is {standing}"
+            return f"{side} domain {domid} is {standing.words}"
     return ""
 
 

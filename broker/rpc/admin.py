@@ -71,7 +71,11 @@ class Admin(Protocol):
     async def channel_list(
         self, caller: Caller, arguments: methods.ChannelFilter
     ) -> tuple[methods.Channel, ...]:
-        """The channels that match, by frontend, class and device."""
+        """The channels that match, by frontend, class and device.
+
+        Raises:
+            RpcError: `not_found` (no domain of that domid, uuid or name runs).
+        """
         ...
 
     async def channel_explain(

@@ -202,7 +202,9 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why a channel's verdict is what it is, by the evaluator that enforces.
 
-    `inputs` are the toolstack's values it was decided on. `published` is the record's text as
+    A reason of the rule `broker` is the broker's own (a party unlabelled, no nonce reported);
+    what the policy says comes after it, and would count without it. `inputs` are the
+    toolstack's values it was decided on. `published` is the record's text as
     it is in xenstore now, None where there is none.
     """
 
@@ -218,7 +220,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """One event of `channel.watch`: a decision published, or an agent's report on one.
 
     `previous` is the verdict before, None if there was none. A channel that is gone has
-    `event` `gone`.
+    `event` `gone`, and is told as it was last.
     """
 
     time: float

@@ -136,6 +136,10 @@ class BrokerAdmin:
     ) -> tuple[methods.Channel, ...]:
         """The channels that match, by frontend, class and device."""
         del caller
+        if arguments.domain is not None and not self.labels.live(_selector(arguments.domain)):
+            raise RpcError(
+                "not_found", f"no domain {escape(arguments.domain)} runs; see brokerctl domain list"
+            )
         matches = self._matcher(arguments)
         found = [self._views.channel(it) for it in self._engine.mirror.devices() if it.channel]
         return tuple(

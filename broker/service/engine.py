@@ -13,13 +13,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from broker.service import events
-from broker.service.decider import Decider
+from broker.service.decider import MOST_LOGGED, Decider
 from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_item
 from broker.service.judge import Judge
-from broker.service.mirror import Device, Domain, Mirror
+from broker.service.mirror import Device, Domain, Mirror, departed
 from broker.service.publisher import Publisher, Wanted
 from broker.service.survey import Changes, Survey
-from broker.text.escape import escape
+from broker.text.escape import escape, printable
 from broker.xenstore import paths
 from broker.xenstore.errors import ConnectionLostError, DeniedError, StoreError
 
@@ -254,23 +254,30 @@ class Engine:
         """What to write down about domains and devices that are gone; the channels of both."""
         now = time.time()
         vanished = dict.fromkeys(changes.vanished)
+        released: list[int] = []
         for domid in changes.gone:
             domain = self.mirror.domains.get(domid)
             if domain is not None:
                 vanished |= {it.channel: None for it in domain.devices.values() if it.channel}
-                if await self._still_introduced(domid):
-                    domain.dying = True
-                    for device in list(domain.devices.values()):
-                        self.mirror.drop_device(device)
+                domain.dying = await self._still_introduced(domid)
+                for device in list(domain.devices.values()):
+                    self.mirror.drop_device(device)
+                if domain.dying:
                     continue
-                self._touch(domid)
-                self.mirror.drop(domid)
+            released.append(domid)
             self.audit.forget(domid)
             if domid in self.state.admissions:
                 lines.append(events.Released(now, domid))
         publisher = self._publisher
         privileged = publisher is not None and publisher.privileged
         gone = [it for it in vanished if self.mirror.device_of(it) is None]
+        # While its name is still known: watchers ask by name.
+        ledger = self.state.ledger
+        last = [(departed(it), ledger.get(paths.decision_path(it))) for it in gone]
+        self.decider.tell("gone", [(device, entry) for device, entry in last if entry is not None])
+        for domid in released:
+            self._touch(domid)
+            self.mirror.drop(domid)
         for channel in gone:
             path = paths.decision_path(channel)
             self.audit.forget(path)
@@ -308,8 +315,22 @@ class Engine:
             self._restand = True
             return
         self._restand = False
-        for domid in self.judge.restand():
+        changed = self.judge.restand()
+        self._log_standings(changed)
+        for domid in changed:
             self._touch(domid)
+
+    def _log_standings(self, changed: Sequence[int]) -> None:
+        if len(changed) > MOST_LOGGED:
+            self.log.info("{count} domains stand otherwise than before", count=len(changed))
+            return
+        for domid in changed:
+            standing = self.judge.standings.get(domid)
+            words = "gone"
+            if standing is not None:
+                words = printable(standing.words, 400)
+                words = f"{words} ({standing.label})" if standing.label else words
+            self.log.info("domain {domid} is {words}", domid=domid, words=words)
 
     def _touch(self, domid: int) -> None:
         """A domain stands otherwise than before: its channels, on either end, are judged anew."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from broker.service.mirror import Device, Domain, Mirror
     from broker.service.state import State
 
-_UNKNOWN: Final = Standing(None, UNLABELLED, "and not known to the broker")
+_UNKNOWN: Final = Standing(None, UNLABELLED, "the broker does not know it")
 
 
 class Judged(msgspec.Struct, frozen=True):

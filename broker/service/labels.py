@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, cast
 
+from twisted.logger import Logger
+
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
 from broker.service import events
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 class Labels:
     """The label store's administration."""
+
+    log = Logger()
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -41,7 +45,7 @@ class Labels:
         standing = self._engine.judge.standing(domain.domid)
         return methods.Domain(
             domid=domain.domid,
-            name=None if domain.name is None else escape(domain.name),
+            name=domain.name,
             uuid=domain.uuid,
             label=standing.label,
             status=cast("methods.DomainStatus", standing.word),
@@ -73,6 +77,8 @@ class Labels:
             lines.append(events.LabelSet(now, *key, label, policy.name, subject))
         lines += [events.QuarantineLifted(now, uuid, subject) for uuid in held if uuid]
         self._commit(lines)
+        if lines:
+            self._say(key, label, subject)
         return methods.LabelChange(
             now=self._label(key),
             previous=None if before is None else before.label,
@@ -88,9 +94,20 @@ class Labels:
         key = self._key(selector)
         before = self._state.labels.get(key)
         if before is None:
-            raise RpcError("not_found", f"no label is stored for {key[0]} {escape(key[1])}")
+            raise RpcError("not_found", self._not_stored(selector, key))
         self._commit([events.LabelRemoved(time.time(), *key, subject)])
+        self._say(key, None, subject)
         return methods.LabelChange(now=self._label(key), previous=before.label, changed=True)
+
+    def _not_stored(self, selector: Selector, key: Key) -> str:
+        """That nothing is stored for `key`; and for what else, where the domain has a label."""
+        said = f"no label is stored for {key[0]} {escape(key[1])}"
+        for domain in self.live(selector):
+            for bound, value in _keys(domain):
+                if (bound, value) in self._state.labels:
+                    shown = escape(value)
+                    return f"{said}; that domain's is: brokerctl label rm {bound}:{shown}"
+        return said
 
     def get(self, selector: Selector) -> methods.Label:
         """A domain's label, or what is stored for a domain that does not run.
@@ -109,6 +126,15 @@ class Labels:
     def all(self) -> tuple[methods.Label, ...]:
         """Every stored label."""
         return tuple(self._label(key) for key in self._state.labels)
+
+    def _say(self, key: Key, label: str | None, subject: str) -> None:
+        self.log.info(
+            "{bound} {key} has {label} now, by {subject}",
+            bound=key[0],
+            key=escape(key[1]),
+            label="no label" if label is None else f"label {label}",
+            subject=subject,
+        )
 
     def _commit(self, lines: list[events.Event]) -> None:
         if not self._engine.audit.commit(lines):
@@ -135,19 +161,14 @@ class Labels:
         return "uuid", uuid
 
     def _label_of(self, domain: Domain) -> methods.Label:
-        keys: list[Key] = []
-        if domain.uuid is not None:
-            keys.append(("uuid", domain.uuid))
-        if domain.name is not None:
-            keys.append(("name", domain.name))
-        for key in keys:
+        for key in _keys(domain):
             if key in self._state.labels:
                 return self._label(key)
         standing = self._engine.judge.standing(domain.domid)
         return methods.Label(
             bound_by=None,
             uuid=domain.uuid,
-            name=None if domain.name is None else escape(domain.name),
+            name=domain.name,
             label=standing.label,
             policy=None,
             ssidref=self._ssidref(standing.label),
@@ -174,7 +195,7 @@ class Labels:
         return methods.Label(
             bound_by=None if stored is None else bound,
             uuid=value if bound == "uuid" else None,
-            name=escape(value) if bound == "name" else None,
+            name=value if bound == "name" else None,
             label=label,
             policy=None if stored is None else stored.policy,
             ssidref=self._ssidref(label),
@@ -193,3 +214,13 @@ class Labels:
         if policy is None or label is None or not policy.has_label(label):
             return None
         return policy.ssidref(label)
+
+
+def _keys(domain: Domain) -> list[Key]:
+    """What a domain's label may be stored for; what comes first wins."""
+    keys: list[Key] = []
+    if domain.uuid is not None:
+        keys.append(("uuid", domain.uuid))
+    if domain.name is not None:
+        keys.append(("name", domain.name))
+    return keys

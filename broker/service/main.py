@@ -14,7 +14,14 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+from twisted.logger import (
+    FilteringLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 
 from broker.policy.load import load_policy
 from broker.rpc.errors import RpcError
@@ -144,6 +151,7 @@ class Brokerd:
         self.audit.note(events.Stopped(time.time()))
         self.audit.flush()
         self._statedir.close()
+        self.log.info("stopped; every record and every gate stays as it is")
 
     def reload(self) -> None:
         """SIGHUP: load the configured policy file, as `policy.load` would."""
@@ -154,14 +162,14 @@ class Brokerd:
         try:
             change = self._policies.load(path.read_bytes(), str(path), "signal SIGHUP")
         except (RpcError, OSError) as error:
-            problems = getattr(error, "problems", ())
-            self.audit.failed("\n".join([f"SIGHUP: the policy in force stays: {error}", *problems]))
+            problems: tuple[str, ...] = getattr(error, "problems", ())
+            for problem in problems:
+                self.log.warn("SIGHUP: {problem}", problem=problem)
+            what = "; ".join([str(error), *problems[:1]])
+            self.audit.failed(f"SIGHUP: the policy in force stays: {what}")
             return
-        self.log.info(
-            "SIGHUP: policy {name} {version} is in force",
-            name=change.policy.name,
-            version=change.policy.version,
-        )
+        if not change.changed:
+            self.log.info("SIGHUP: {path} is in force already", path=path)
         announcing = Deferred.fromCoroutine(self.engine.announce())
         announcing.addErrback(lambda failure: failure.trap(StoreError) and None)
 
@@ -170,10 +178,9 @@ class Brokerd:
         data = path.read_bytes()
         load_policy(data, str(path))
         try:
-            change = self._policies.load(data, str(path), "the first start")
+            self._policies.load(data, str(path), "the first start")
         except RpcError as error:
             raise RefusedError(str(error)) from None
-        self.log.info("policy {name} seeds the empty state", name=change.policy.name)
 
     async def _connected(self, connection: StoreConnection) -> None:
         await self.engine.connected(connection)
@@ -213,7 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "published",
     )
     options = parser.parse_args(arguments)
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
+    # Twisted's own news (ports that start, the main loop) help no operator; its errors do.
+    levels = LogLevelFilterPredicate()
+    levels.setLogLevelForNamespace("log_legacy", LogLevel.warn)
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [levels])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     reactor = cast("Reactor", _reactor)
     try:
         settings = load_settings(options.config, store=options.store, state=options.state)
@@ -233,8 +244,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _reactor.addSystemEventTrigger(
         "before", "shutdown", lambda: maybeDeferred(lambda: Deferred.fromCoroutine(brokerd.stop()))
     )
-    sys.stderr.write(f"brokerd: store {brokerd.address}, state {settings.state}\n")
-    sys.stderr.flush()
+    brokerd.log.info(
+        "brokerd {version} started: store {store}, state {state}",
+        version=version("xen-policy-broker"),
+        store=brokerd.address,
+        state=settings.state,
+    )
     _reactor.run()
     if brokerd.refused is not None:
         sys.stderr.write(f"brokerd: refused to go on: {brokerd.refused}\n")

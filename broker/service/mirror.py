@@ -215,6 +215,17 @@ class Mirror:
         self.domains[device.domid].devices.pop((device.device_class, device.device), None)
 
 
+def departed(channel: paths.Channel) -> Device:
+    """A device that is gone already, to speak of: it has its channel, and nothing else."""
+    device = Device(channel.frontend, channel.device_class, channel.device)
+    home = paths.backend_dir(
+        channel.backend, channel.device_class, channel.frontend, channel.device
+    )
+    device.set_keys({"backend": home.encode("ascii")})
+    device.gone = True
+    return device
+
+
 def parse_vm(value: bytes | None) -> tuple[str | None, str]:
     """The uuid that `/local/domain/<domid>/vm` names, or what is wrong with it."""
     if value is None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
+
 from broker.policy.load import load_policy
 from broker.protocol.load import load_spec
 from broker.rpc import methods
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 class Policies:
     """Loads policies into the engine, and keeps the bytes of the one in force."""
+
+    log = Logger()
 
     def __init__(self, engine: Engine, statedir: StateDir) -> None:
         self.data = b""
@@ -104,6 +108,13 @@ class Policies:
             raise RpcError("unavailable", f"the audit log cannot be written: {engine.audit.broken}")
         engine.judge.policy = policy
         self.data = data
+        self.log.info(
+            "policy {name} {version} ({digest}) is in force, loaded by {subject}",
+            name=policy.name,
+            version=_version(policy),
+            digest=policy.digest,
+            subject=subject,
+        )
         engine.policy_changed()
         return change
 

@@ -10,7 +10,7 @@ from broker.core.channels import parse_nonce
 from broker.core.record import RecordError, decode_value
 from broker.rpc import methods
 from broker.service.policies import summary
-from broker.text.escape import escape
+from broker.text.escape import readable
 
 if TYPE_CHECKING:
     from broker.core.plan import Entry
@@ -34,11 +34,13 @@ class ChannelViews:
 
     def channel(self, device: Device) -> methods.Channel:
         """One channel; what was never published is judged as it would be."""
+        return self._channel(device, self._engine.state.ledger.get(device.path))
+
+    def _channel(self, device: Device, entry: Entry | None) -> methods.Channel:
         engine = self._engine
-        entry = engine.state.ledger.get(device.path)
         decision = engine.judge.judge(device).decision if entry is None else entry.decision
         domain = engine.mirror.domains.get(device.domid)
-        name = None if domain is None or domain.name is None else escape(domain.name)
+        name = None if domain is None else domain.name
         return methods.Channel(
             device_class=device.device_class,
             frontend=device.domid,
@@ -76,19 +78,19 @@ class ChannelViews:
         return methods.Explanation(
             channel=self.channel(device),
             reasons=reasons,
-            inputs={key: escape(value) for key, value in device.inputs.items()},
+            inputs={key: readable(value) for key, value in device.inputs.items()},
             policy=None if policy is None else summary(policy),
             spec=decision.spec,
-            published=None if not device.published else escape(device.published, 4096),
+            published=None if not device.published else readable(device.published),
         )
 
     def event(self, event: Told, device: Device, before: Entry | None) -> methods.Decision:
-        """One event of a watch."""
+        """One event of a watch; of a channel that is gone, what held last."""
         return methods.Decision(
             time=time.time(),
             event=event,
             previous=None if before is None else before.decision.verdict,
-            channel=self.channel(device),
+            channel=self._channel(device, before) if event == "gone" else self.channel(device),
         )
 
 
@@ -104,5 +106,5 @@ def _enforced(untrusted_text: bytes | None) -> methods.Reported | None:
     return methods.Reported(
         state=cast("Enforced", match[1]),
         seq=None if match[2] == "-" else int(match[2]),
-        reason=escape(reason),
+        reason=reason,
     )

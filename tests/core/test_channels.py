@@ -70,8 +70,11 @@ def test_a_good_channel_is_granted_for_the_life_reported():
     [
         ({"problem": "the device has no backend"}, "no backend"),
         ({"device_class": "vkbd"}, "class vkbd has no description"),
-        ({"ends": (Standing(None, "unlabelled", "why"), DOM0)}, "frontend domain 3 is unlabelled"),
-        ({"ends": (A, Standing("b", "refused", "why"))}, "backend domain 0 is refused why"),
+        (
+            {"ends": (Standing(None, "unlabelled", "why"), DOM0)},
+            "frontend domain 3 is unlabelled: why",
+        ),
+        ({"ends": (A, Standing("b", "refused", "why"))}, "backend domain 0 is refused: why"),
         ({"ends": (Standing("a", "refused", "x", quarantined=True), DOM0)}, "quarantined: "),
         ({"ends": (Standing(None, "labelled", ""), DOM0)}, "frontend domain 3"),
         ({"device": {"mac": b"\xff"}}, "not UTF-8"),

@@ -128,6 +128,7 @@ class FakeAdmin:
         self.calls: list[tuple[str, Caller, object]] = []
         self.fail: Exception | None = None
         self.status_answer = STATUS
+        self.channels: tuple[methods.Channel, ...] = (GRANTED, DENIED)
         self.subscribers: list[Callable[[methods.Decision], None]] = []
         self.subscribed: Deferred[None] = Deferred()
         self.unsubscribed: Deferred[None] = Deferred()
@@ -165,7 +166,7 @@ class FakeAdmin:
 
     async def channel_list(self, caller, arguments):
         self._called("channel.list", caller, arguments)
-        return (GRANTED, DENIED)
+        return self.channels
 
     async def channel_explain(self, caller, arguments):
         self._called("channel.explain", caller, arguments)

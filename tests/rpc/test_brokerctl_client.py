@@ -65,7 +65,8 @@ async def test_status_says_what_an_operator_wants_within_80_columns(run):
     assert (code, err) == (0, "")
     for words in ("green", "corp 1.4", DIGEST, "enforcing", "2 labelled", "3 granted", "1:02:05"):
         assert words in out
-    assert all(len(line) <= 80 for line in out.splitlines() if DIGEST not in line)
+    assert out.count("enforcing") == 1
+    assert all(len(line) <= 80 for line in out.splitlines())
 
 
 @ensureDeferred
@@ -153,6 +154,18 @@ async def test_label_set_says_what_changed(run, admin):
 
 
 @ensureDeferred
+async def test_label_set_says_when_nobody_has_that_name_or_uuid(run, monkeypatch):
+    for bound in ("name", "uuid"):
+        answer = msgspec.structs.replace(LABEL, bound_by=bound, domids=())
+        monkeypatch.setattr("rpc_fake_admin.LABEL", answer)
+        code, out, _ = await run("label", "set", "web1", "web_a")
+        assert (code, out.splitlines()[1:]) == (
+            0,
+            [f"no domain of that {bound} runs; the label is for any that will"],
+        )
+
+
+@ensureDeferred
 async def test_label_set_of_an_unknown_label_is_bad_input(run):
     code, out, err = await run("label", "set", "web1", "nosuch")
     assert (code, out) == (2, "")
@@ -174,7 +187,7 @@ async def test_label_rm_says_what_was_taken_away(run):
     code, out, _ = await run("label", "rm", "web1")
     assert (code, out.splitlines()) == (
         0,
-        [f"{UUID}: web_a -> -", "domid 3: unlabelled no label is stored"],
+        [f"{UUID}: web_a -> -", "domid 3: unlabelled: no label is stored"],
     )
 
 
@@ -220,6 +233,41 @@ async def test_channel_explain_gives_rule_and_place_and_exits_1_unless_granted(r
     assert "open (on record 8, now 9)" in out
     code, out, _ = await run("channel", "explain", "vbd/3/51712", "--json")
     assert (code, decoded(out, methods.Explanation)) == (1, [EXPLANATIONS["vbd"]])
+
+
+@ensureDeferred
+async def test_channel_list_names_the_frontends_where_there_is_room(run, monkeypatch):
+    _, out, _ = await run("channel", "list")
+    assert [line.split()[0] for line in out.splitlines()[:3]] == ["Name", "web1", "web1"]
+    monkeypatch.setenv("COLUMNS", "72")
+    _, out, _ = await run("channel", "list")
+    assert out.startswith("Channel ")
+    assert "web1" not in out
+
+
+@ensureDeferred
+async def test_channel_list_says_that_nothing_matches_what_was_asked_for(run, admin):
+    admin.channels = ()
+    code, out, err = await run("channel", "list", "--class", "foo")
+    assert (code, out, err) == (0, "", "brokerctl: no channel matches\n")
+    assert await run("channel", "list", "--class", "foo", "--json") == (0, "", err)
+    assert (await run("channel", "list"))[2] == "brokerctl: there are no channels\n"
+
+
+@ensureDeferred
+async def test_channel_explain_shows_the_record_whole_and_what_else_would_hold(run, monkeypatch):
+    record = "deny seq=10 " + "reason=" + "x" * 300 + " sig=end"
+    reasons = (
+        methods.Reason(rule="broker", text="domain 3 is refused: rival\\x1b", where=""),
+        methods.Reason(rule="default", text="class vif is granted", where="corp.yaml:9:3"),
+    )
+    told = msgspec.structs.replace(EXPLANATIONS["vbd"], reasons=reasons, published=record)
+    monkeypatch.setitem(EXPLANATIONS, "vbd", told)
+    _, out, _ = await run("channel", "explain", "vbd/3/51712")
+    assert "sig=end" in out
+    lines = [line.split(None, 1) for line in out.splitlines()]
+    assert ["because", "domain 3 is refused: rival\\x1b [broker]"] in lines
+    assert ["otherwise", "corp.yaml:9:3: class vif is granted [default]"] in lines
 
 
 @pytest.mark.parametrize("name", ["vif", "vif/3", "/3/0", "vif//0", "vif/3/"])
@@ -375,6 +423,7 @@ def test_every_methods_example_is_a_command_and_its_help_shows_it(method, capsys
     out = capsys.readouterr().out
     assert method.example in out
     assert all(len(line) <= 80 for line in out.splitlines())
+    assert out.isascii()
 
 
 def test_brokerctl_starts_without_twisted():

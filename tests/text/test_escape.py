@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.text.escape import escape
+from broker.text.escape import escape, printable, readable
 
 
 def test_printable_ascii_stays_and_all_else_is_hexadecimal():
@@ -27,3 +27,21 @@ def test_whatever_it_is_the_result_is_printable_and_bounded(value, limit):
 @given(st.binary(max_size=50), st.binary(max_size=50))
 def test_two_values_never_look_alike(one, other):
     assert (escape(one) == escape(other)) == (one == other)
+
+
+@given(st.binary() | st.text(alphabet=st.characters()), st.integers(0, 50))
+def test_what_is_escaped_already_is_printed_as_it_is(value, limit):
+    shown = escape(value, limit)
+    assert printable(shown, 300) == shown
+    assert printable(value, limit).replace("\\", "") == shown.replace("\\x5c", "").replace("\\", "")
+
+
+def test_readable_text_stays_as_it_is_but_for_what_is_no_utf8():
+    assert readable("str\x1bay \u202e\\".encode()) == "str\x1bay \u202e\\"
+    assert readable(b"a\xffb") == "a\\xffb"
+    assert readable("a\udcffb") == "a\\xffb"
+
+
+@given(st.binary() | st.text(alphabet=st.characters()))
+def test_readable_text_is_valid_unicode(value):
+    readable(value).encode("utf-8")
