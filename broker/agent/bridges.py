@@ -37,6 +37,7 @@ from broker.text.escape import escape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from broker.agent.durable import DurableState, Known
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 _LOOK_AGAIN: Final = 1.0
 """Seconds between looks at what no event tells of: a policy file that came, a helper that went."""
+_REPORT_AFTER: Final = 0.1
+"""Seconds that changes are collected for before the report is written."""
 _END: Final = 2.0
 """Seconds for a helper to end in; it needs a millisecond."""
 _KEPT: Final = 32
@@ -139,6 +142,7 @@ class Bridges:
         self._alarms: list[str] = []
         self._samples: list[str] = []
         self._reported = b""
+        self._writing: IDelayedCall | None = None
         self._looking = task.LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -160,6 +164,9 @@ class Bridges:
         """Every port stays as it is."""
         if self._looking.running:
             self._looking.stop()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._write_report()
         self._end_helper()
 
     # the vif gate's filter
@@ -186,6 +193,7 @@ class Bridges:
         try:
             for name in names:
                 self._in_force().expel(name)
+            self._report_soon()
         except NetError as error:
             raise GateError(f"{device.channel}: {link}: {error}") from error
 
@@ -231,14 +239,9 @@ class Bridges:
         if known is None:
             raise GateError(f"{port.name}: its life is not known")
         known.port = None
-        index = self._in_force().admit(port)
-        known.port = HeldPort(port, index, self._boot)
-        try:
-            self._durable.save()
-        except OSError as error:
-            raise GateError(f"{port.name}: the agent's state cannot be saved: {error}") from error
-        finally:
-            self._write_report()
+        # Saved at the pass's end; if that never comes, the next start closes the port.
+        known.port = HeldPort(port, self._in_force().admit(port), self._boot)
+        self._report_soon()
 
     def _known(self, device: Device) -> Known | None:
         channel = device.channel
@@ -335,7 +338,7 @@ class Bridges:
             change(self._ports)
         except NetError as error:
             self._lost(error)
-        self._write_report()
+        self._report_soon()
 
     def _hear(self) -> None:
         """What the helper says unasked."""
@@ -391,7 +394,7 @@ class Bridges:
         self.log.critical("bridge: {text}", text=escape(text, 400))
         self._alarms.append(f"{_now(self._reactor)} {text}")
         del self._alarms[:-_KEPT]
-        self._write_report()
+        self._report_soon()
 
     def _sample(self, dropped: Dropped) -> None:
         ends = [self._name(index) for index in (dropped.sender, dropped.receiver)]
@@ -399,6 +402,7 @@ class Bridges:
         self.log.debug("refused: {words}", words=escape(words))
         self._samples.append(f"{_now(self._reactor)} {words}")
         del self._samples[:-_KEPT]
+        self._report_soon()
 
     def _name(self, index: int) -> str:
         if not index:
@@ -409,6 +413,14 @@ class Bridges:
         except OSError:
             link = None
         return f"{link.name if link else index} ({label or 'no class'})"
+
+    def _report_soon(self) -> None:
+        if self._writing is None:
+            self._writing = self._reactor.callLater(_REPORT_AFTER, self._report_due)
+
+    def _report_due(self) -> None:
+        self._writing = None
+        self._write_report()
 
     def _write_report(self) -> None:
         """Best effort: nothing is enforced by the file."""

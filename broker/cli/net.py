@@ -81,6 +81,12 @@ def _show(options: argparse.Namespace) -> int:
                 "to": report.class_name(drop.receiver),
             }
             show.json_line({**ends, "packets": drop.packets, "bytes": drop.bytes})
+        for text in report.alarms:
+            show.json_line({"alarm": text})
+        for text in report.samples:
+            show.json_line({"refused": text})
+        if report.problem:
+            show.json_line({"problem": report.problem})
     else:
         _print(report, closed, found)
     return client.DENIED if closed else client.SUCCESS
@@ -113,6 +119,11 @@ def _print(report: Report, closed: set[int], found: list[Drops]) -> None:
             for drop in found
         ],
     )
+    for title, lines in (("Alarms", report.alarms), ("Refused lately", report.samples)):
+        if lines:
+            show.table([title], [(text,) for text in lines])
+    if report.problem:
+        show.line(f"Nothing passes: {show.text(report.problem)}")
 
 
 def _trace(options: argparse.Namespace) -> int:

@@ -1,0 +1,288 @@
+"""Labels on the bridge, the whole way: the program, its net helper, and frames on veths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from netns import Lab
+from support.xenstoreds import start_store, wait_until
+from test_main import Host, config
+
+pytestmark = pytest.mark.root
+
+CTL = Path(sys.executable).parent / "brokerctl"
+POLICY = """
+policy: {name}
+version: "1.0"
+ste_types: [red, blue]
+bootstrap: dom0
+labels:
+  dom0: {{ste: [red, blue]}}
+  web: {{ste: [red]}}
+  shop: {{ste: [red]}}
+  bank: {{ste: [blue]}}
+classes:
+  vif: {{protocol: vif, default: ste}}
+channels: {rules}
+"""
+OPEN = POLICY.format(name="open", rules="[]")
+SHUT = POLICY.format(
+    name="shut", rules="[{deny: {class: vif, between: [web, shop], reason: apart}}]"
+)
+
+
+def digest(text):
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+class Bridged(Host):
+    """vif3.0 and vif4.0 are both the agent's; `policies` is the operator's directory."""
+
+    def __init__(self, daemon, lab, directory):
+        super().__init__(daemon, lab, directory)
+        self.policies = directory / "policies"
+        self.policies.mkdir()
+        self.put(OPEN)
+        self.report_file = directory / "net.json"
+        self.config = config(
+            directory,
+            store=daemon.address,
+            bridges="[xpbr0]",
+            policies="policies",
+            net_report="net.json",
+        )
+        lab.host.ip("link", "set", "vif4.0", "nomaster")
+        lab.host.ip("link", "set", "vif4.0", "down")
+
+    def put(self, policy):
+        (self.policies / f"{digest(policy)[-8:]}.yaml").write_text(policy)
+
+    def grant(self, fe, label, policy=OPEN, **changes):
+        named = {"labels": (label, "dom0"), "policy": digest(policy)}
+        self.decide("vif/0", fe=fe, **{**named, **changes})
+
+    def begin(self, labels, policy=OPEN):
+        """The agent, and a vif for each label that is granted and reported open."""
+        self.start()
+        for fe in labels:
+            self.attach("vif/0", fe=fe, mac=f"00:16:3e:00:00:{fe:02x}")
+        for fe, label in labels.items():
+            wait_until(lambda fe=fe: self.report("vif/0", "nonce", fe), f"a nonce of {fe}")
+            self.grant(fe, label, policy)
+        self.come_to("open", *labels)
+
+    def come_to(self, state, *frontends):
+        self.beat_until(
+            lambda: {self.enforced("vif/0", fe) for fe in frontends} == {state},
+            f"{frontends} {state}; {self.text()[-2000:]}",
+        )
+
+    def reason(self, fe):
+        return (self.report("vif/0", "enforced", fe) or b"").decode()
+
+    def passes(self):
+        return self.lab.passes(3, 4) and self.lab.passes(4, 3)
+
+    def leaks(self):
+        return self.lab.passes(3, 4) or self.lab.passes(4, 3)
+
+    def run(self, *command):
+        """Within the host's namespace; what it prints."""
+        words = ["ip", "netns", "exec", self.lab.host.name, *command]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+    def net_show(self):
+        return self.run(str(CTL), "net", "show", "--report", str(self.report_file))
+
+    def shown(self):
+        return json.loads(self.report_file.read_text())
+
+    def labels(self):
+        return {it["name"]: it["label"] for it in self.shown()["ports"]}
+
+
+@pytest.fixture
+def host(tmp_path):
+    daemon, lab = start_store("C"), Lab()
+    made = Bridged(daemon, lab, tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.end(signal.SIGKILL)
+    made.close()
+    lab.close()
+    daemon.stop()
+
+
+def test_labels_decide_who_hears_whom_and_follow_their_domain(host):
+    host.begin({3: "web", 4: "shop"})
+    wait_until(host.passes, "frames between web and shop")
+    wait_until(lambda: host.labels() == {"vif3.0": "web", "vif4.0": "shop"}, "the report")
+    shown = host.net_show()
+    assert "vif3.0" in shown
+    assert "shop" in shown
+
+    host.grant(4, "bank")
+    wait_until(lambda: not host.leaks(), "the relabelled cut off")
+    assert host.lab.shown("vif4.0") == (True, True)
+    assert "suspended" not in host.text()
+    wait_until(lambda: host.labels()["vif4.0"] == "bank", "the report")
+
+    host.grant(4, "shop")
+    host.beat_until(host.passes, "frames again")
+    assert "suspended" not in host.text()
+
+
+def test_killed_and_started_again_open_pairs_pass_and_others_do_not(host):
+    host.begin({3: "web", 4: "shop"})
+    wait_until(host.passes, "frames between web and shop")
+    host.end(signal.SIGKILL)
+    assert host.passes()
+    # Without a store the agent can ask nobody: what it remembers is all it has.
+    host.config = config(
+        host.directory,
+        store="unix:/nowhere",
+        bridges="[xpbr0]",
+        policies="policies",
+        net_report="net.json",
+    )
+    host.report_file.unlink()
+    host.start()
+    wait_until(host.report_file.exists, "the bridges taken over")
+    assert host.passes()
+    host.end(signal.SIGKILL)
+
+    # A link that somebody else brings up meanwhile is nobody's, whatever its name.
+    host.lab.host.ip("link", "del", "vif4.0")
+    host.lab.plug(4, "vif4.0")
+    host.lab.sockets[4].close()
+    host.lab.sockets[4] = host.lab.guests[4].packet_socket("eth0")
+    host.lab.host.ip("link", "set", "vif4.0", "master", "xpbr0")
+    host.lab.host.ip("link", "set", "vif4.0", "up")
+    host.report_file.unlink()
+    host.start()
+    wait_until(host.report_file.exists, "the bridges taken over")
+    assert not host.leaks()
+    assert host.labels() == {"vif3.0": "web"}
+
+
+def test_relabelled_while_it_was_away_the_old_label_is_not_taken_up(host):
+    host.begin({3: "web", 4: "shop"})
+    host.end(signal.SIGKILL)
+    host.grant(4, "bank")
+    host.start()
+    host.beat_until(lambda: host.labels().get("vif4.0") == "bank", "the new label")
+    host.come_to("open", 3, 4)
+    assert not host.leaks()
+    assert "cannot be acted upon yet" in host.text()  # not before the broker is known to live
+
+
+def test_without_the_policys_file_nothing_opens_and_with_it_all_does(host):
+    (shown,) = host.policies.iterdir()
+    shown.rename(host.directory / "kept")
+    host.start()
+    for fe in (3, 4):
+        host.attach("vif/0", fe=fe, mac=f"00:16:3e:00:00:{fe:02x}")
+        wait_until(lambda fe=fe: host.report("vif/0", "nonce", fe), "a nonce")
+        host.grant(fe, "web" if fe == 3 else "shop")
+    host.come_to("failed", 3, 4)
+    assert digest(OPEN)[7:] in host.reason(3)
+    assert host.lab.shown("vif3.0") == (False, False)
+    wait_until(lambda: digest(OPEN) in host.shown()["problem"], "the report")
+    (host.directory / "kept").rename(shown)
+    host.come_to("open", 3, 4)
+    wait_until(host.passes, "frames")
+
+
+def test_another_policy_is_followed_and_one_without_a_file_closes(host):
+    host.begin({3: "web", 4: "shop"})
+    wait_until(host.passes, "frames between web and shop")
+    host.put(SHUT)
+    host.grant(3, "web", SHUT)  # one record is enough: a host has one policy
+    wait_until(lambda: not host.leaks(), "the pair cut")
+    assert host.lab.shown("vif3.0") == host.lab.shown("vif4.0") == (True, True)
+    host.grant(4, "shop", SHUT)
+    assert not host.leaks()
+    # An older record brings no older policy back, nor where none was seen before.
+    host.attach("vif/9")
+    wait_until(lambda: host.report("vif/9", "nonce"), "a nonce")
+    host.decide("vif/9", labels=("web", "dom0"), policy=digest(OPEN), seq=0)
+    host.beat_until(lambda: b"seq=0 " in (host.report("vif/9", "enforced") or b""), "it is read")
+    assert not host.leaks()
+
+    renamed = OPEN.replace("shop:", "mall:").replace("name: open", "name: renamed")
+    host.put(renamed)
+    host.grant(3, "web", renamed)
+    wait_until(lambda: host.lab.shown("vif4.0") == (False, False), "the label is gone")
+    assert host.lab.shown("vif3.0") == (True, True)
+    host.grant(4, "mall", renamed)
+    host.come_to("open", 3, 4)
+    host.beat_until(host.passes, "frames between web and mall")
+
+    gone = OPEN.replace('"1.0"', '"1.1"')
+    host.grant(3, "web", gone)
+    wait_until(
+        lambda: host.lab.shown("vif3.0") == host.lab.shown("vif4.0") == (False, False), "closed"
+    )
+    host.put(gone)
+    host.come_to("open", 3)
+
+
+def test_flushed_rules_come_back_with_an_alarm(host):
+    host.begin({3: "web", 4: "bank"})
+    wait_until(lambda: not host.leaks(), "apart")
+    began = time.monotonic()
+    host.run("nft", "flush", "ruleset")
+    wait_until(lambda: "whole again" in host.text(), "the alarm")
+    assert time.monotonic() - began < 2
+    assert "xpb_bridge" in host.run("nft", "list", "tables")
+    assert not host.leaks()
+    wait_until(lambda: any("whole" in it for it in host.shown()["alarms"]), "the report")
+    assert "whole again" in host.net_show()
+
+
+def test_a_helper_that_ends_opens_nothing_and_is_started_anew(host):
+    host.begin({3: "web", 4: "bank"})
+    inside = f"/proc/{host.process.pid}/task/{host.process.pid}/children"
+    (helper,) = [int(word) for word in Path(inside).read_text().split()]
+    subprocess.run(["kill", "-9", str(helper)], check=True)
+    host.decide("vif/0", "deny", fe=4)
+    wait_until(lambda: host.lab.shown("vif4.0") == (False, False), "the denied closed")
+    assert not host.leaks()
+    wait_until(lambda: "helper has ended" in host.text(), "the alarm")
+    host.grant(4, "shop")
+    host.come_to("open", 3, 4)
+    host.beat_until(host.passes, "frames between web and shop")
+
+
+def test_a_bridge_that_is_none_is_refused_at_the_start(host):
+    host.config.write_text(host.config.read_text().replace("[xpbr0]", "[vif3.0]"))
+    host.start()
+    assert host.process.wait(10) == 2
+    assert "vif3.0 is not a Linux bridge but veth" in host.text()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bridges": "[xpbr0]"},
+        {"bridges": "[xpbr0]", "policies": "p", "gates": "simulated"},
+        {"bridges": '["a/b"]', "policies": "p"},
+    ],
+)
+def test_bridges_that_cannot_be_held_to_labels_are_refused(tmp_path, changes):
+    path = config(tmp_path, **changes)
+    ran = subprocess.run(
+        [str(CTL.parent / "broker-agent"), "--config", str(path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (ran.returncode, "bridges" in ran.stderr) == (2, True)
