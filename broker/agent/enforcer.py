@@ -126,10 +126,13 @@ class Enforcer:
             if slot not in sights:
                 await self._gone(slot, resync=resync)
         settled: dict[Slot, Sight] = {}
+        shown: dict[Slot, bool] = {}
         unseen: set[Slot] = set()
         for slot, sight in sights.items():
             try:
                 alive = await self._settle(slot, sight, starting=starting)
+                if alive is not None:
+                    shown[slot] = self._gates[slot.kind].observe(alive.device).open
             except GateError as error:
                 # One device that cannot be looked at is no reason to leave others as they are.
                 self.log.warn("{slot}: {error}", slot=_name(slot), error=escape(str(error)))
@@ -137,7 +140,7 @@ class Enforcer:
                 continue
             if alive is not None:
                 settled[slot] = alive
-        cases = await self._judged(settled)
+        cases = await self._judged(settled, shown)
         saved = self._save()
         if self._bridges is not None:
             self._hold_to_labels(self._bridges, cases, may_move=saved and self._fresh())
@@ -223,11 +226,11 @@ class Enforcer:
         except GateError as error:
             self.log.warn("{slot}: {error}", slot=_name(slot), error=escape(str(error)))
 
-    async def _judged(self, sights: dict[Slot, Sight]) -> list[_Case]:
+    async def _judged(self, sights: dict[Slot, Sight], shown: dict[Slot, bool]) -> list[_Case]:
         cases: list[_Case] = []
         for slot, text in (await self._judging.texts(sights)).items():
             known, sight = self._known(slot), sights[slot]
-            gate_open = self._gates[slot.kind].observe(sight.device).open
+            gate_open = shown[slot]
             if not gate_open:
                 known.found_open = False  # what was found open and then closed is like any other
             judgement = self._judging.judge(slot, known, sight, text, gate_open=gate_open)

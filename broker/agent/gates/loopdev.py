@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,7 @@ _READ_ONLY, _AUTOCLEAR, _DIRECT_IO = 1, 4, 16
 _INFO64: Final = struct.Struct("=QQQQQIIII64s64s32s2Q")
 _CONFIG_HEAD: Final = struct.Struct("=II")
 _CONFIG_RESERVED: Final = 64
+_PLAIN: Final = re.compile(r"/dev/loop[0-9]{1,7}")
 _TAG: Final = b"xpb:"
 _BUSY_RETRIES: Final = 64
 
@@ -104,7 +106,9 @@ def tagged(tag: str | None = None) -> list[Loop]:
 
 
 def at(path: str) -> Loop | None:
-    """The loop device `/dev/loopN`, if it is attached."""
+    """The loop device at `path`, if it is a plain `/dev/loopN` and attached."""
+    if not _PLAIN.fullmatch(path):
+        return None
     try:
         device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
