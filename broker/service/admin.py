@@ -179,12 +179,27 @@ class BrokerAdmin:
         del caller
         matches = self._matcher(arguments)
         subscribers = self._engine.decider.subscribers
+        # Who is going has no name any more, and may have another verdict: what was seen here
+        # matches until it is gone.
+        seen = {
+            it.path
+            for it in self._engine.mirror.devices()
+            if it.channel and matches(self._views.channel(it))
+        }
 
         def subscriber(event: Told, device: Device, before: Entry | None) -> None:
-            if device.channel is not None:
-                decision = self._views.event(event, device, before)
-                if matches(decision.channel):
-                    send(decision)
+            if device.channel is None:
+                return
+            decision = self._views.event(event, device, before)
+            if event == "gone":
+                wanted = device.path in seen
+                seen.discard(device.path)
+            else:
+                wanted = matches(decision.channel)
+                if wanted:
+                    seen.add(device.path)
+            if wanted:
+                send(decision)
 
         subscribers.append(subscriber)
         return lambda: subscribers.remove(subscriber)

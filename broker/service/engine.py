@@ -237,7 +237,9 @@ class Engine:
             else:
                 if self._publisher is not None:
                     await self._publisher.remove(gone)
-                if lines or changes.lives or self._restand:
+                # With adoption, what a domain's directory holds may be why it has no label.
+                found = bool(changes.domains) and self.judge.adopts
+                if lines or changes.lives or found or self._restand:
                     self._stand()
         for device in changes.devices:
             self._watch_guest(device)
@@ -271,7 +273,7 @@ class Engine:
         publisher = self._publisher
         privileged = publisher is not None and publisher.privileged
         gone = [it for it in vanished if self.mirror.device_of(it) is None]
-        # While its name is still known: watchers ask by name.
+        # While the frontend's name may still be known.
         ledger = self.state.ledger
         last = [(departed(it), ledger.get(paths.decision_path(it))) for it in gone]
         self.decider.tell("gone", [(device, entry) for device, entry in last if entry is not None])

@@ -44,14 +44,14 @@ class Judge:
         self.standings: dict[int, Standing] = {}
         self._mirror = mirror
         self._state = state
-        self._adopt = adopt
+        self.adopts = adopt
         self._memo_policy: Policy | None = None
         self._memo: Memo = {}
 
     def adoptions(self, now: float) -> list[events.Event]:
         """The labels found on domains that never had one, where configuration adopts them."""
         policy = self.policy
-        if not self._adopt or policy is None:
+        if not self.adopts or policy is None:
             return []
         found: list[events.Event] = []
         for domain in self._mirror.domains.values():
@@ -60,6 +60,7 @@ class Judge:
                 continue
             if self._state.label_of(uuid, domain.name) is None:
                 label, problem = _found_label(domain, policy)
+                domain.refused_label = problem or domain.refused_label
                 if label is not None and not problem:
                     found.append(
                         events.LabelSet(now, "uuid", uuid, label, policy.name, "adopted from /vm")
@@ -98,8 +99,8 @@ class Judge:
                 continue
             uuid, label = admission.uuid, admission.label
             problem = domain.problem
-            if not problem and label is None and self._adopt and policy is not None:
-                problem = _found_label(domain, policy)[1]
+            if not problem and label is None and uuid not in state.once_labelled:
+                problem = domain.refused_label
             quarantine = state.quarantine.get(uuid, "") if uuid is not None else ""
             new_label = None if label is None else renames.get(label, label)
             lives.append(Life(domid, uuid, new_label, problem, quarantine))

@@ -116,11 +116,13 @@ class Domain:
     """One domain.
 
     `dying`: its home is gone while the store still knows it. `listed`: its devices could be.
-    `written` is what the broker wrote into its security directory.
+    `written` is what the broker wrote into its security directory. `refused_label` says why a
+    label found there was not adopted; it is remembered, since what was found is put back.
     """
 
     __slots__ = (
-        *("devices", "domid", "dying", "listed", "name", "problem", "security", "uuid", "written"),
+        *("devices", "domid", "dying", "listed", "name", "problem", "refused_label"),
+        *("security", "uuid", "written"),
     )
 
     def __init__(self, domid: int) -> None:
@@ -130,6 +132,7 @@ class Domain:
         self.uuid: str | None = None
         self.problem = ""
         self.name: str | None = None
+        self.refused_label = ""
         self.security: dict[str, bytes | None] = {}
         self.written: dict[str, bytes] = {}
         self.devices: dict[tuple[str, str], Device] = {}

@@ -17,7 +17,7 @@ from broker.xenstore import paths
 from broker.xenstore.errors import DeniedError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from broker.xenstore.client import StoreConnection
 
@@ -256,10 +256,17 @@ class Survey:
             if domain is not None:
                 changes.domains[domain] = None
 
-    async def _read_security(self, domains: Iterable[Domain], changes: Changes) -> None:
-        """The name, and what is published of the label, for domains that have a uuid."""
-        named = [domain for domain in domains if domain.uuid is not None]
+    async def _read_security(self, domains: Collection[Domain], changes: Changes) -> None:
+        """The name, and what is published of the label, for domains that have a uuid.
+
+        Domain 0 need not have one; its name is in its home.
+        """
+        named = [domain for domain in domains if domain.uuid is not None and domain.domid != 0]
         wanted: list[str] = []
+        for domain in domains:
+            if domain.domid == 0:
+                (host,) = await self._store.read_many([f"{paths.domain_dir(0)}/name"])
+                domain.set_name(host if isinstance(host, bytes) else None)
         for domain in named:
             security = paths.security_dir(domain.uuid or "")
             wanted.append(f"{paths.VM}/{domain.uuid}/name")
