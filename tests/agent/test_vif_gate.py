@@ -22,6 +22,7 @@ class Filter(NoFilter):
         self.lab = lab
         self.told = []
         self.fails = False
+        self.stuck = False
 
     def admit(self, device, link):
         self.told.append(("admit", link, self.lab.shown(link)))
@@ -30,6 +31,8 @@ class Filter(NoFilter):
 
     def expel(self, device, link):
         self.told.append(("expel", link, self.lab.shown(link)))
+        if self.stuck:
+            raise GateError("elements may be there")
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +262,12 @@ def test_a_links_name_is_plain():
     assert link_name(b"vif3.0") == "vif3.0"
     for name in (b"", b".", b"a/b", b"a" * 16, b"a\0", b"a\n", b" ", b"\xc3\xa9", b"a:b"):
         assert link_name(name) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_the_filter_cannot_be_emptied_the_link_is_closed_all_the_same(it):
+    await it.gate.open(device())
+    it.filter.stuck = True
+    with pytest.raises(GateError, match="elements may be there"):
+        await it.gate.suspend(device())
+    assert it.lab.shown("vif3.0") == (False, False)

@@ -1,0 +1,362 @@
+"""What the agent puts in force on bridges, on real links, with a kernel that only notes it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import msgspec
+import pytest
+from netns import Lab
+from records import KEY, NONCE, OTHER_NONCE, record
+from test_bridges import OPEN, SHUT, digest
+from twisted.internet.task import Clock
+
+from broker.agent import bridges as module
+from broker.agent.bridges import Bridges
+from broker.agent.durable import DurableState, HeldPort, Known
+from broker.agent.gates.base import Device, GateError
+from broker.agent.policies import MissingPolicyError, find_policy
+from broker.core.consumer import NOTHING, Life, Memory, judge
+from broker.net.messages import Alarm, Dropped
+from broker.net.model import NetError
+from broker.net.ports import OpenPort
+from broker.net.report import decode
+from broker.xenstore.paths import Channel
+
+pytestmark = pytest.mark.root
+
+BOOT = "a-boot"
+UPLINK = OPEN.replace(
+    "classes:",
+    "resources:\n  lan: {ste: [red], match: {class: uplink, bridge: xpbr0, port: eth9}}\nclasses:",
+)
+
+
+class Kernel:
+    """A helper's client that does as it is told, and `fails` when that is set."""
+
+    def __init__(self):
+        self.ports = {}
+        self.pairs = frozenset()
+        self.calls = []
+        self.fails = ""
+        self.said = []
+        self._ends = os.pipe()
+
+    def _called(self, what):
+        if self.fails:
+            raise NetError(self.fails)
+        self.calls.append(what)
+
+    def fileno(self):
+        return self._ends[0]
+
+    def close(self):
+        self.fails = "the net helper has ended"
+
+    def events(self):
+        if self.fails:
+            raise NetError(self.fails)
+        said, self.said = self.said, []
+        return said
+
+    def numbers_in_kernel(self):
+        self._called("numbers")
+        return frozenset()
+
+    def start(self, target):
+        self._called("start")
+        self.ports, self.pairs = dict(target.ports), target.pairs
+
+    def put(self, port):
+        self._called("put")
+        self.ports[port.index] = port
+
+    def remove(self, index):
+        self._called("remove")
+        self.ports.pop(index, None)
+
+    def update(self, target, during=None):
+        self._called("update")
+        self.ports, self.pairs = dict(target.ports), target.pairs
+
+    def names(self):
+        return {port.name for port in self.ports.values()}
+
+
+class Process:
+    def wait(self, _timeout=None):
+        return 0
+
+
+class Readers(Clock):
+    def addReader(self, reader):
+        pass
+
+    def removeReader(self, reader):
+        pass
+
+
+@pytest.fixture(scope="module")
+def lab():
+    made = Lab()
+    yield made
+    made.close()
+
+
+class Fixture:
+    def __init__(self, lab, directory):
+        self.lab, self.directory = lab, directory
+        self.kernels = []
+        self.clock = Readers()
+        self.durable = DurableState(directory, 0)
+        self.policies = directory / "policies"
+        self.policies.mkdir()
+        self.put(OPEN)
+        with lab.host.entered():
+            self.index = module.LinkTable().named("vif4.0").index
+        lab.host.ip("link", "set", "vif4.0", "master", "xpbr0")
+        lab.host.ip("link", "set", "vif4.0", "up")
+
+    def put(self, text):
+        (self.policies / f"{digest(text)[-8:]}.yaml").write_text(text)
+
+    def spawn(self):
+        self.kernels.append(Kernel())
+        return self.kernels[-1], Process()
+
+    @property
+    def kernel(self):
+        return self.kernels[-1]
+
+    def know(self, domid=4, label="web", policy=OPEN, nonce=NONCE, held=True, **memory):
+        """What the agent remembers of an open vif."""
+        port = OpenPort(f"vif{domid}.0", label, "xpbr0")
+        fields = {"seq": 5, "granted": nonce, "label": label, "policy": digest(policy)}
+        known = Known(
+            nonce=nonce,
+            memory=Memory(**{**fields, **memory}),
+            port=HeldPort(port, self.index, BOOT) if held else None,
+        )
+        self.durable.saved.slots[f"vif/{domid}/0"] = known
+        return known
+
+    def start(self):
+        with self.lab.host.entered():
+            made = Bridges(
+                ["xpbr0"],
+                policies=self.policies,
+                report=self.directory / "net.json",
+                durable=self.durable,
+                reactor=self.clock,
+            )
+            made.start()
+        self.bridges = made
+        return made
+
+    def report(self):
+        self.clock.advance(0.2)
+        return decode((self.directory / "net.json").read_bytes(), "net.json")
+
+
+@pytest.fixture
+def it(lab, tmp_path, monkeypatch):
+    made = Fixture(lab, tmp_path)
+    boot = tmp_path / "boot_id"
+    boot.write_text(f"{BOOT}\n")
+    monkeypatch.setattr(module, "_BOOT_ID", boot)
+    monkeypatch.setattr(module, "spawn", made.spawn)
+    yield made
+    made.bridges.stop()
+
+
+def device(domid=4, nonce=NONCE, **values):
+    keys = {"bridge": b"xpbr0", **values}
+    return Device(channel=Channel(0, "vif", domid, "0"), kind="vif", values=keys, nonce=nonce)
+
+
+def test_what_is_open_by_memory_and_kernel_is_taken_over(it):
+    known = it.know()
+    it.start()
+    assert it.kernel.names() == {"vif4.0"}
+    assert known.port.index == it.index
+    assert it.bridges.keep(device(), may_move=False) == ""
+    assert it.kernel.calls == ["numbers", "start"]
+
+
+def _changed_port(known, **changes):
+    known.port = msgspec.structs.replace(known.port, **changes)
+
+
+def _changed_memory(known, **changes):
+    known.memory = msgspec.structs.replace(known.memory, **changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it, known: _changed_port(known, boot="another"),
+        lambda it, known: _changed_port(known, index=it.index + 1000),
+        lambda it, known: _changed_port(
+            known, port=msgspec.structs.replace(known.port.port, name="vif3.0")
+        ),
+        lambda it, known: _changed_memory(known, label="shop"),
+        lambda it, known: _changed_memory(known, granted=None),
+        lambda it, known: _changed_memory(known, granted=OTHER_NONCE),
+        lambda it, known: it.lab.host.ip("link", "set", "vif4.0", "down"),
+        lambda it, known: it.lab.host.ip("link", "set", "vif4.0", "nomaster"),
+        lambda it, known: next(it.policies.iterdir()).unlink(),
+    ],
+    ids=["boot", "index", "name", "relabelled", "denied", "life", "down", "unbridged", "no policy"],
+)
+def test_what_may_be_another_interface_or_is_not_granted_is_closed_at_the_start(it, change):
+    known = it.know()
+    change(it, known)
+    it.start()
+    assert it.kernel.ports == {}
+    assert known.port is None
+    assert it.bridges.keep(device(), may_move=True)
+    assert it.kernel.ports == {}
+
+
+def test_no_label_of_another_life_is_used(it):
+    it.know(held=False)
+    it.start()
+    for other in (OTHER_NONCE, ""):
+        with pytest.raises(GateError, match="no label is granted"):
+            it.bridges.admit(device(nonce=other), "vif4.0")
+    it.bridges.admit(device(), "vif4.0")
+    assert it.kernel.names() == {"vif4.0"}
+    assert it.bridges.keep(device(nonce=OTHER_NONCE), may_move=True) == "no label is granted"
+
+
+def test_before_the_first_record_nothing_is_admitted(it):
+    it.know(held=False, policy=OPEN)
+    it.durable.saved.slots["vif/4/0"].memory = Memory(granted=NONCE, label="web")
+    it.start()
+    with pytest.raises(GateError, match="no record"):
+        it.bridges.admit(device(), "vif4.0")
+    it.bridges.follow([Memory(seq=1, policy=digest(OPEN))])
+    it.bridges.admit(device(), "vif4.0")
+
+
+def test_another_label_moves_the_port_only_when_it_may(it):
+    known = it.know()
+    it.start()
+    before = it.kernel.ports[it.index].number
+    _changed_memory(known, label="bank")
+    assert "bank" in it.bridges.keep(device(), may_move=False)
+    assert it.kernel.ports[it.index].number == before
+    assert it.bridges.keep(device(), may_move=True) == ""
+    assert it.kernel.ports[it.index].number != before
+    _changed_memory(known, label="unheard of")
+    assert "not in the policy" in it.bridges.keep(device(), may_move=True)
+    assert known.port is None
+
+
+def test_a_port_that_was_renamed_is_expelled_all_the_same(it):
+    known = it.know()
+    it.start()
+    it.bridges.expel(device(), "something-else")
+    assert (it.kernel.ports, known.port) == ({}, None)
+
+
+def test_a_bridge_that_is_not_governed_admits_nobody(it):
+    it.know(held=False)
+    it.start()
+    with pytest.raises(GateError, match="not governed"):
+        it.bridges.admit(device(bridge=b"other0"), "vif4.0")
+
+
+def test_the_newest_record_alone_says_which_policy(it):
+    it.put(SHUT)
+    it.know()
+    it.start()
+    pairs = it.kernel.pairs
+    it.bridges.follow([Memory(seq=4, policy=digest(SHUT)), Memory(seq=9), NOTHING])
+    assert it.kernel.pairs == pairs
+    it.bridges.follow([Memory(seq=7, policy=digest(OPEN)), Memory(seq=8, policy=digest(SHUT))])
+    assert it.kernel.pairs != pairs
+
+
+def test_what_the_kernel_refuses_is_put_in_force_by_a_new_helper(it):
+    it.put(SHUT)
+    it.know()
+    it.start()
+    pairs, looked = it.kernel.pairs, []
+    it.bridges.changed = lambda: looked.append(True)
+    it.kernel.fails = "no\x1bmemory"
+    it.bridges.follow([Memory(seq=8, policy=digest(SHUT))])
+    with pytest.raises(GateError, match="started again"):
+        it.bridges.expel(device(3), "vif3.0")
+    it.clock.advance(1)
+    assert len(it.kernels) == 2
+    assert it.kernel.names() == {"vif4.0"}
+    assert it.kernel.pairs != pairs
+    assert looked
+    assert any("memory" in text for text in it.report().alarms)
+
+
+def test_an_uplink_that_comes_later_gets_its_class(it):
+    it.put(UPLINK)
+    it.know(policy=UPLINK)
+    it.start()
+    assert it.kernel.names() == {"vif4.0"}
+    it.lab.plug(4, "eth9", inner="eth9")
+    it.bridges.links_changed()
+    assert it.kernel.names() == {"vif4.0", "eth9"}
+    it.lab.host.ip("link", "del", "eth9")
+    it.clock.advance(1)  # nobody told
+    assert it.kernel.names() == {"vif4.0"}
+
+
+def test_alarms_and_refused_packets_are_reported(it):
+    it.know()
+    it.start()
+    it.kernel.said = [Alarm("tables gone"), Dropped(it.index, 0, 1, "ARP who has")]
+    it.clock.advance(1)
+    report = it.report()
+    assert [text.partition(" ")[2] for text in report.alarms] == ["tables gone"]
+    assert [text.partition(" ")[2] for text in report.samples] == [
+        "vif4.0 (web) -> dom0: ARP who has"
+    ]
+    assert (report.policy, report.problem) == (digest(OPEN), "")
+
+
+def test_a_policy_is_found_by_its_bytes_alone(tmp_path):
+    with pytest.raises(MissingPolicyError, match="copy the policy"):
+        find_policy(tmp_path / "none", digest(OPEN))
+    (tmp_path / "a.yaml").write_text(SHUT)
+    (tmp_path / "b.yaml").mkdir()
+    (tmp_path / "c.yaml").write_text(OPEN)
+    assert find_policy(tmp_path, digest(OPEN)).name == "open"
+    broken = b"policy: \x1b\n"
+    (tmp_path / "d.yaml").write_bytes(broken)
+    with pytest.raises(MissingPolicyError, match=r"d\.yaml"):
+        find_policy(tmp_path, f"sha256:{hashlib.sha256(broken).hexdigest()}")
+
+
+def test_label_and_policy_are_remembered_of_good_records_alone():
+    life = Life(
+        backend=0,
+        device_class="vif",
+        frontend=3,
+        device="0",
+        nonce=NONCE,
+        inputs="ab" * 32,
+    )
+
+    def remembered(text, memory=NOTHING):
+        judged = judge(text, KEY.public_key(), life, memory, fresh=True, gate_open=False)
+        return judged.memory
+
+    granted = remembered(record())
+    assert (granted.label, granted.policy) == ("red", "sha256:" + "1" * 64)
+    assert remembered(record(nonce=OTHER_NONCE)).label is None
+    assert remembered(record(inputs="cd" * 32)).label is None
+    assert remembered(record(seq=6, labels=("blue", "dom0")), granted).label == "red"
+    pending = remembered(record("pending", seq=8, labels=("blue", "dom0")), granted)
+    assert pending.label == "red"
+    denied = remembered(record("deny", seq=9, policy="sha256:" + "3" * 64), granted)
+    assert (denied.label, denied.policy) == (None, "sha256:" + "3" * 64)
