@@ -221,8 +221,13 @@ def test_what_may_be_another_interface_or_is_not_granted_is_closed_at_the_start(
 
 
 def test_no_label_of_another_life_is_used(it):
-    it.know(held=False)
+    known = it.know(held=False)
     it.start()
+    for granted in (OTHER_NONCE, None):
+        _changed_memory(known, granted=granted)
+        with pytest.raises(GateError, match="no label is granted"):
+            it.bridges.admit(device(), "vif4.0")
+    _changed_memory(known, granted=NONCE)
     for other in (OTHER_NONCE, ""):
         with pytest.raises(GateError, match="no label is granted"):
             it.bridges.admit(device(nonce=other), "vif4.0")
