@@ -6,6 +6,7 @@ Also what the broker says aloud: alarms, violations, the last thing that went wr
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
@@ -14,16 +15,21 @@ from broker.service import events
 from broker.service.budget import Budget, Ledger
 from broker.service.dirty import HOST
 from broker.service.journal import Journal, JournalError
+from broker.text.escape import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
 
+    from broker.core.channels import Standing
     from broker.core.plan import Entry
     from broker.service.mirror import Device, Domain
     from broker.service.state import State
 
+MOST_LOGGED: Final = 20
+"""Decisions or domains of one turn with a line of their own in the log; more have one together."""
+_LONGEST_REASON: Final = 400
 _MAX_NOTES: Final = 10_000
 """Outcomes held while the audit log cannot be written; older ones are dropped and counted."""
 
@@ -106,6 +112,42 @@ class Audit:
         """Write down how often things were counted instead of written; called now and then."""
         for subject, count in self._ledger.counted().items():
             self.note(events.Repeated(time.time(), subject, count))
+
+    def stand(self, changed: Sequence[int], standings: Mapping[int, Standing]) -> None:
+        """Log how domains stand that stand otherwise than before, or are gone."""
+        if len(changed) > MOST_LOGGED:
+            self.log.info("{count} domains stand otherwise than before", count=len(changed))
+            return
+        for domid in changed:
+            standing = standings.get(domid)
+            words = "gone"
+            if standing is not None:
+                words = printable(standing.words, _LONGEST_REASON)
+                words = f"{words} ({standing.label})" if standing.label else words
+            self.log.info("domain {domid} is {words}", domid=domid, words=words)
+
+    def decided(self, made: Sequence[tuple[object, Entry]]) -> None:
+        """Log decisions: the devices, and what was decided."""
+        if len(made) > MOST_LOGGED:
+            verdicts = Counter(entry.decision.verdict for _, entry in made)
+            self.log.info(
+                "decided {count} channels: {verdicts}; records {first} to {last}",
+                count=len(made),
+                verdicts=", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
+                first=made[0][1].seq,
+                last=made[-1][1].seq,
+            )
+            return
+        for device, entry in made:
+            decision = entry.decision
+            self.log.info(
+                "{verdict} {device} ({labels}) seq={seq}: {reason}",
+                verdict=decision.verdict,
+                device=device,
+                labels=",".join(label or "-" for label in decision.labels),
+                seq=entry.seq,
+                reason=printable(decision.reason, _LONGEST_REASON),
+            )
 
     def failed(self, what: str) -> None:
         """Remember and log the last thing that went wrong."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Final, Literal
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from broker.core.plan import plan
 from broker.core.record import RecordError
 from broker.service import events
 from broker.service.judge import make_entry
-from broker.text.escape import escape, printable
+from broker.text.escape import escape
 
 Told = Literal["decision", "report", "gone"]
 
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
 
 BATCH: Final = 512
 """Decisions in one turn: one fdatasync, one pipelined write."""
-MOST_LOGGED: Final = 20
-"""Decisions of one turn that have a line of their own in the log; more have one together."""
 FIRST_RETRY: Final = 0.25
 LONGEST_RETRY: Final = 60.0
 """Seconds until a record the store did not take is tried again; doubled each time."""
@@ -50,8 +46,6 @@ class Decider:
     `on_retry()` that something is pending again, `on_overspent(domid)` that a backend domain
     asks for more decisions than may be written down, `on_failed(failure)` that publishing failed.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -121,31 +115,10 @@ class Decider:
             batch.writes.sort(key=_denials_first)
             await self._publish(publisher, batch.writes)
         if batch.fresh:
-            self._log_decisions(batch)
+            pairs = zip(batch.fresh, batch.entries, strict=True)
+            self._audit.decided([(device, entry) for (device, _), (_, entry) in pairs])
             self.tell("decision", batch.fresh)
         self._on_decided(devices, [device for device, _ in batch.fresh])
-
-    def _log_decisions(self, batch: _Batch) -> None:
-        if len(batch.entries) > MOST_LOGGED:
-            verdicts = Counter(entry.decision.verdict for _, entry in batch.entries)
-            self.log.info(
-                "decided {count} channels: {verdicts}; records {first} to {last}",
-                count=len(batch.entries),
-                verdicts=", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
-                first=batch.entries[0][1].seq,
-                last=batch.entries[-1][1].seq,
-            )
-            return
-        for (device, _), (_, entry) in zip(batch.fresh, batch.entries, strict=True):
-            decision = entry.decision
-            self.log.info(
-                "{verdict} {device} ({labels}) seq={seq}: {reason}",
-                verdict=decision.verdict,
-                device=device,
-                labels=",".join(label or "-" for label in decision.labels),
-                seq=entry.seq,
-                reason=printable(decision.reason, 400),
-            )
 
     def _judge_one(self, device: Device, batch: _Batch) -> None:
         """Judge one channel; what is new about it goes into the batch."""

@@ -13,13 +13,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from broker.service import events
-from broker.service.decider import MOST_LOGGED, Decider
+from broker.service.decider import Decider
 from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_item
 from broker.service.judge import Judge
 from broker.service.mirror import Device, Domain, Mirror, departed
 from broker.service.publisher import Publisher, Wanted
 from broker.service.survey import Changes, Survey
-from broker.text.escape import escape, printable
+from broker.text.escape import escape
 from broker.xenstore import paths
 from broker.xenstore.errors import ConnectionLostError, DeniedError, StoreError
 
@@ -318,21 +318,9 @@ class Engine:
             return
         self._restand = False
         changed = self.judge.restand()
-        self._log_standings(changed)
+        self.audit.stand(changed, self.judge.standings)
         for domid in changed:
             self._touch(domid)
-
-    def _log_standings(self, changed: Sequence[int]) -> None:
-        if len(changed) > MOST_LOGGED:
-            self.log.info("{count} domains stand otherwise than before", count=len(changed))
-            return
-        for domid in changed:
-            standing = self.judge.standings.get(domid)
-            words = "gone"
-            if standing is not None:
-                words = printable(standing.words, 400)
-                words = f"{words} ({standing.label})" if standing.label else words
-            self.log.info("domain {domid} is {words}", domid=domid, words=words)
 
     def _touch(self, domid: int) -> None:
         """A domain stands otherwise than before: its channels, on either end, are judged anew."""

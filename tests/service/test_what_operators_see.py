@@ -13,7 +13,7 @@ from broker.rpc import methods
 from broker.rpc.admin import Caller
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector
-from broker.service import decider
+from broker.service import audit
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
@@ -163,8 +163,7 @@ async def test_the_log_has_a_line_for_each_change(host, box):
 async def test_many_decisions_and_domains_of_one_turn_have_one_line_together(
     host, box, monkeypatch
 ):
-    monkeypatch.setattr(decider, "MOST_LOGGED", 2)
-    monkeypatch.setattr("broker.service.engine.MOST_LOGGED", 2)
+    monkeypatch.setattr(audit, "MOST_LOGGED", 2)
     for domid in range(3, 9):
         host.create(domid)
         host.vif(domid)
