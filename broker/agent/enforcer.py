@@ -98,8 +98,7 @@ class Enforcer:
 
     def slots(self) -> list[Slot]:
         """Every slot with a life that is known."""
-        slots = self._durable.saved.slots
-        return [_slot(key) for key, known in slots.items() if known.nonce]
+        return [Slot.parse(key) for key, it in self._durable.saved.slots.items() if it.nonce]
 
     def slots_of(self, channel: Channel) -> list[Slot]:
         """Where this channel's device may be."""
@@ -135,7 +134,7 @@ class Enforcer:
                     shown[slot] = self._gates[slot.kind].observe(alive.device).open
             except GateError as error:
                 # One device that cannot be looked at is no reason to leave others as they are.
-                self.log.warn("{slot}: {error}", slot=_name(slot), error=escape(str(error)))
+                self.log.warn("{slot}: {error}", slot=slot, error=escape(str(error)))
                 unseen.add(slot)
                 continue
             if alive is not None:
@@ -168,7 +167,7 @@ class Enforcer:
         """Give back what a crash left behind: all but what open devices use."""
         nonces = set()
         for key, known in self._durable.saved.slots.items():
-            outcome = self.outcomes.get(_slot(key))
+            outcome = self.outcomes.get(Slot.parse(key))
             if known.nonce and (outcome is None or outcome.state in {"open", "failed"}):
                 nonces.add(known.nonce)
         for gate in self._gates.all():
@@ -188,7 +187,7 @@ class Enforcer:
         found_open = starting and unknown and self._gates[slot.kind].observe(sight.device).open
         if known.nonce:
             why = "its inputs changed" if nonce == known.nonce else "another took its place"
-            self.log.info("{slot}: a device's life is over: {why}", slot=_name(slot), why=why)
+            self.log.info("{slot}: a device's life is over: {why}", slot=slot, why=why)
             await self._let_go(slot, known, self._sights.get(slot))
         begun = await self._dirs.begin(slot)
         if begun is None:
@@ -197,19 +196,19 @@ class Enforcer:
         known.found_open, known.state = found_open, "closed"
         self._sights[slot] = begun
         found = "found open, stays until answered" if known.found_open else "a device's life begins"
-        self.log.info("{slot}: {found}, {nonce}", slot=_name(slot), found=found, nonce=known.nonce)
+        self.log.info("{slot}: {found}, {nonce}", slot=slot, found=found, nonce=known.nonce)
         return begun
 
     async def _gone(self, slot: Slot, *, resync: bool) -> None:
         """The slot's directory is gone: so is its life, unless it may be the store that is."""
-        known = self._durable.saved.slots.get(_key(slot))
+        known = self._durable.saved.slots.get(str(slot))
         if known is None or not known.nonce:
             return
         blank = self._device(slot, known, None)
         if resync and self._gates[slot.kind].observe(blank).open:
-            self.log.warn("{slot}: not in the store, but open: stays", slot=_name(slot))
+            self.log.warn("{slot}: not in the store, but open: stays", slot=slot)
             return
-        self.log.info("{slot}: a device's life is over: it is gone", slot=_name(slot))
+        self.log.info("{slot}: a device's life is over: it is gone", slot=slot)
         sight = self._sights.pop(slot, None)
         await self._let_go(slot, known, sight)
         if sight is not None:
@@ -224,7 +223,7 @@ class Enforcer:
         try:
             await self._gates[slot.kind].release(self._device(slot, known, sight))
         except GateError as error:
-            self.log.warn("{slot}: {error}", slot=_name(slot), error=escape(str(error)))
+            self.log.warn("{slot}: {error}", slot=slot, error=escape(str(error)))
 
     async def _judged(self, sights: dict[Slot, Sight], shown: dict[Slot, bool]) -> list[_Case]:
         cases: list[_Case] = []
@@ -298,21 +297,20 @@ class Enforcer:
             # Closed without a denial: a grant may be there that could not be acted upon.
             case.retry = judgement.action != "open" and not judgement.memory.denied
         except NotReadyError as error:
-            case.failure = f"{judgement.reason}, but {error}"
-            case.waits = case.retry = True
+            case.failure, case.waits, case.retry = f"{judgement.reason}, but {error}", True, True
             return
         except Exception as error:  # noqa: BLE001 - whatever a gate meets, it has failed
             case.failure, case.retry = str(error) or repr(error), True
             self.log.warn(
                 "{slot}: to {what} it failed: {error}",
-                slot=_name(case.slot),
+                slot=case.slot,
                 what=judgement.action,
                 error=escape(str(error)),
             )
             return
         self.log.info(
             "{slot}: {what} (seq {seq}): {why}",
-            slot=_name(case.slot),
+            slot=case.slot,
             what={"open": "opened", "suspend": "suspended", "close": "revoked"}[judgement.action],
             seq="-" if judgement.seq is None else judgement.seq,
             why=escape(judgement.reason),
@@ -382,13 +380,13 @@ class Enforcer:
         if not outcome.refused or outcome.state == "open":
             return
         slot, seq = case.slot, outcome.seq
-        why = f"{_name(slot)} is denied (seq {seq}): {case.judgement.reason}"
+        why = f"{slot} is denied (seq {seq}): {case.judgement.reason}"
         case.retry |= self._refusals.tell(
             outcome.nonce, slot.frontend, case.sight.uuid, why, case.sight.unclosed
         )
 
     def _known(self, slot: Slot) -> Known:
-        return self._durable.saved.slots.setdefault(_key(slot), Known())
+        return self._durable.saved.slots.setdefault(str(slot), Known())
 
     def _device(self, slot: Slot, known: Known, sight: Sight | None) -> Device:
         channel = Channel(self._domid, slot.kind, slot.frontend, slot.device)
@@ -401,16 +399,3 @@ class Enforcer:
 def _retry(cases: list[_Case], slots: set[Slot]) -> None:
     for case in cases:
         case.retry |= case.slot in slots
-
-
-def _key(slot: Slot) -> str:
-    return f"{slot.kind}/{slot.frontend}/{slot.device}"
-
-
-def _slot(key: str) -> Slot:
-    kind, frontend, device = key.split("/")
-    return Slot(kind, int(frontend), device)
-
-
-def _name(slot: Slot) -> str:
-    return _key(slot)

@@ -47,6 +47,16 @@ class Slot(msgspec.Struct, frozen=True, order=True):
     frontend: int
     device: str
 
+    def __str__(self) -> str:
+        """`vif/3/0`."""
+        return f"{self.kind}/{self.frontend}/{self.device}"
+
+    @classmethod
+    def parse(cls, text: str) -> Slot:
+        """The slot of such a text."""
+        kind, frontend, device = text.split("/")
+        return cls(kind, int(frontend), device)
+
 
 class Sight(msgspec.Struct, frozen=True, kw_only=True):
     """What was read of a slot.

@@ -329,3 +329,10 @@ def test_a_denial_refuses_only_the_life_it_names():
     assert not rule(record("deny", nonce=OTHER_NONCE)).refused
     assert not rule(record("deny", nonce=None)).refused
     assert not rule(None, memory=after(record("deny"))).refused
+
+
+def test_a_life_without_a_nonce_is_nobodys():
+    unnamed = with_life(nonce=None)
+    assert rule(None, unnamed, gate_open=True).action == "suspend"
+    judgement = rule(record("deny", nonce=None, reason="final"), unnamed)
+    assert (judgement.refused, judgement.action) == (False, "hold")
