@@ -139,6 +139,8 @@ class Bridges:
         self._rules: Rules = _NoRules()
         self._without = _NO_RECORD
         """Why there are no rules, or empty."""
+        self._not_begun = ""
+        """Why the last attempt to start the helper anew failed, or empty."""
         self._alarms: list[str] = []
         self._samples: list[str] = []
         self._reported = b""
@@ -298,9 +300,9 @@ class Bridges:
         try:
             ports = LabelledPorts(client, self._table, self._names)
             self._forget(ports.start(None if self._without else self._rules, self._open_now()))
-        except NetError:
+        except (NetError, OSError):
             client.close()
-            self._process.wait()
+            self._end_helper()
             raise
         self._ports = ports
         self._reader = _HelperReader(client, self._hear)
@@ -379,8 +381,12 @@ class Bridges:
             try:
                 self._begin()
             except (NetError, OSError) as error:
-                self._alarm(f"labels are not kept in step: {error}; trying again")
+                if str(error) != self._not_begun:
+                    self._alarm(f"labels are not kept in step: {error}; trying again")
+                self._not_begun = str(error)
                 return
+            self._not_begun = ""
+            self._alarm("the net helper runs again")
             self.changed()
         if self._without and self._digest:
             self._find_rules()

@@ -109,6 +109,7 @@ class Fixture:
     def __init__(self, lab, directory):
         self.lab, self.directory = lab, directory
         self.kernels = []
+        self.broken = ""
         self.clock = Readers()
         self.durable = DurableState(directory, 0)
         self.policies = directory / "policies"
@@ -123,6 +124,8 @@ class Fixture:
         (self.policies / f"{digest(text)[-8:]}.yaml").write_text(text)
 
     def spawn(self):
+        if self.broken:
+            raise NetError(self.broken)
         self.kernels.append(Kernel())
         return self.kernels[-1], Process()
 
@@ -285,6 +288,19 @@ def test_the_newest_record_alone_says_which_policy(it):
     assert it.kernel.pairs != pairs
 
 
+def test_without_the_policys_file_no_port_keeps_its_class_and_the_reason_names_it(it):
+    known = it.know()
+    it.start()
+    it.bridges.follow([Memory(seq=8, policy=digest(SHUT))])
+    assert (it.kernel.ports, it.kernel.pairs, known.port) == ({}, frozenset(), None)
+    assert digest(SHUT) in it.bridges.keep(device(), may_move=True)
+    with pytest.raises(GateError, match=digest(SHUT)):
+        it.bridges.admit(device(), "vif4.0")
+    it.put(SHUT)
+    it.clock.advance(1)
+    it.bridges.admit(device(), "vif4.0")
+
+
 def test_what_the_kernel_refuses_is_put_in_force_by_a_new_helper(it):
     it.put(SHUT)
     it.know()
@@ -293,8 +309,13 @@ def test_what_the_kernel_refuses_is_put_in_force_by_a_new_helper(it):
     it.bridges.changed = lambda: looked.append(True)
     it.kernel.fails = "no\x1bmemory"
     it.bridges.follow([Memory(seq=8, policy=digest(SHUT))])
-    with pytest.raises(GateError, match="started again"):
-        it.bridges.expel(device(3), "vif3.0")
+    it.broken = "no nft here"
+    for _ in range(3):
+        it.clock.advance(1)
+        with pytest.raises(GateError, match="started again"):
+            it.bridges.expel(device(3), "vif3.0")
+    assert sum("no nft here" in text for text in it.report().alarms) == 1
+    it.broken = ""
     it.clock.advance(1)
     assert len(it.kernels) == 2
     assert it.kernel.names() == {"vif4.0"}
