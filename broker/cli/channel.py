@@ -103,9 +103,10 @@ def _print(explanation: Explanation) -> None:
                 (f"  {show.text(key)}", show.text(value))
                 for key, value in sorted(explanation.inputs.items())
             ),
-            ("record", show.text(explanation.published, _MAX_NODE_BYTES)),
         ]
     )
+    if explanation.published is not None:
+        show.paragraph("record", show.text(explanation.published, _MAX_NODE_BYTES))
 
 
 def _watch(broker: Client, options: argparse.Namespace) -> int:

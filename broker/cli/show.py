@@ -97,6 +97,12 @@ def _wrapped(start: str, words: str, indent: int) -> None:
         start = " " * indent
 
 
+def paragraph(name: str, words: str) -> None:
+    """A name, and already safe text below it over the whole width."""
+    print(name)
+    _wrapped(_GAP, words, len(_GAP))
+
+
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """`name  value` lines, of already safe text; long values are wrapped."""
     rows = list(pairs)

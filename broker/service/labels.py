@@ -77,8 +77,6 @@ class Labels:
             lines.append(events.LabelSet(now, *key, label, policy.name, subject))
         lines += [events.QuarantineLifted(now, uuid, subject) for uuid in held if uuid]
         self._commit(lines)
-        if lines:
-            self._say(key, label, subject)
         return methods.LabelChange(
             now=self._label(key),
             previous=None if before is None else before.label,
@@ -96,7 +94,6 @@ class Labels:
         if before is None:
             raise RpcError("not_found", self._not_stored(selector, key))
         self._commit([events.LabelRemoved(time.time(), *key, subject)])
-        self._say(key, None, subject)
         return methods.LabelChange(now=self._label(key), previous=before.label, changed=True)
 
     def _not_stored(self, selector: Selector, key: Key) -> str:
@@ -127,20 +124,24 @@ class Labels:
         """Every stored label."""
         return tuple(self._label(key) for key in self._state.labels)
 
-    def _say(self, key: Key, label: str | None, subject: str) -> None:
-        self.log.info(
-            "{bound} {key} has {label} now, by {subject}",
-            bound=key[0],
-            key=escape(key[1]),
-            label="no label" if label is None else f"label {label}",
-            subject=subject,
-        )
+    def _say(self, line: events.Event) -> None:
+        if isinstance(line, events.LabelSet | events.LabelRemoved):
+            label = f"label {line.label}" if isinstance(line, events.LabelSet) else "no label"
+            self.log.info(
+                "{bound} {key} has {label} now, by {subject}",
+                bound=line.bound,
+                key=escape(line.key),
+                label=label,
+                subject=line.subject,
+            )
 
     def _commit(self, lines: list[events.Event]) -> None:
         if not self._engine.audit.commit(lines):
             raise RpcError(
                 "unavailable", f"the audit log cannot be written: {self._engine.audit.broken}"
             )
+        for line in lines:
+            self._say(line)
         if lines:
             self._engine.relabelled()
 

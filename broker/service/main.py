@@ -245,10 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "before", "shutdown", lambda: maybeDeferred(lambda: Deferred.fromCoroutine(brokerd.stop()))
     )
     brokerd.log.info(
-        "brokerd {version} started: store {store}, state {state}",
+        "brokerd {version} started: store {store}, public key {key}",
         version=version("xen-policy-broker"),
         store=brokerd.address,
-        state=settings.state,
+        key=settings.state / "broker.pub",
     )
     _reactor.run()
     if brokerd.refused is not None:
