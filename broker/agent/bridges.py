@@ -8,37 +8,30 @@ where the agent finds it. In every other case a port has no class, and then noth
 
 from __future__ import annotations
 
-import os
-import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from twisted.internet import task
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
-from zope.interface import implementer
 
+from broker.agent.bridge_report import BridgeReport
 from broker.agent.durable import HeldPort
 from broker.agent.gates.base import GateError
 from broker.agent.gates.labelled import open_port
 from broker.agent.gates.netlink import Links
+from broker.agent.net_process import NetProcess
 from broker.agent.policies import MissingPolicyError, find_policy
-from broker.net import report as reports
-from broker.net.client import HelperClient, spawn
 from broker.net.links import LinkTable
 from broker.net.messages import Alarm, Dropped
 from broker.net.model import NetError
 from broker.net.policy_rules import PolicyRules
 from broker.net.ports import LabelledPorts, OpenPort
+from broker.net.report import Report
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    from twisted.internet.interfaces import IDelayedCall
-    from twisted.python.failure import Failure
 
     from broker.agent.durable import DurableState, Known
     from broker.agent.gates.base import Device
@@ -48,12 +41,6 @@ if TYPE_CHECKING:
 
 _LOOK_AGAIN: Final = 1.0
 """Seconds between looks at what no event tells of: a policy file that came, a helper that went."""
-_REPORT_AFTER: Final = 0.1
-"""Seconds that changes are collected for before the report is written."""
-_END: Final = 2.0
-"""Seconds for a helper to end in; it needs a millisecond."""
-_KEPT: Final = 32
-"""Alarms, and samples of refused packets, that are kept for people to see."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _NO_RECORD: Final = "no record of the broker's says yet which policy is in force"
 
@@ -68,40 +55,6 @@ class _NoRules:
     def frames(self, a: str, b: str) -> bool:  # noqa: ARG002 - the protocol's
         """Nothing passes."""
         return False
-
-
-@implementer(IReadDescriptor)
-class _HelperReader:
-    """Puts the net helper's events under the reactor."""
-
-    def __init__(self, client: HelperClient, ready: Callable[[], None]) -> None:
-        self.client = client
-        self._ready = ready
-        # Its own descriptor: the client closes its when a call fails, and the number is reused.
-        self._fd = os.dup(client.fileno())
-
-    def fileno(self) -> int:
-        """What the reactor waits on."""
-        return self._fd
-
-    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
-        """For the reactor's own messages."""
-        return "net helper"
-
-    def doRead(self) -> None:  # noqa: N802 - Twisted's name
-        """Events came."""
-        self._ready()
-
-    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002, N802 - Twisted's name and argument
-        """The reactor lets go of it; the tables stay as they are."""
-        self.close()
-
-    def close(self) -> None:
-        """End the helper, once; the tables stay as they are."""
-        self.client.close()
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 class Bridges:
@@ -125,15 +78,14 @@ class Bridges:
         self.changed: Callable[[], None] = lambda: None
         self._names = names
         self._policies = policies
-        self._report = report
+        self._report = BridgeReport(report, reactor, self._described)
         self._durable = durable
         self._reactor = reactor
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._links = Links()
         self._table = LinkTable()
         self._ports: LabelledPorts | None = None
-        self._reader: _HelperReader | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._helper: NetProcess | None = None
         self._seq = -1
         self._digest = ""
         self._rules: Rules = _NoRules()
@@ -141,10 +93,6 @@ class Bridges:
         """Why there are no rules, or empty."""
         self._not_begun = ""
         """Why the last attempt to start the helper anew failed, or empty."""
-        self._alarms: list[str] = []
-        self._samples: list[str] = []
-        self._reported = b""
-        self._writing: IDelayedCall | None = None
         self._looking = task.LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -166,9 +114,7 @@ class Bridges:
         """Every port stays as it is."""
         if self._looking.running:
             self._looking.stop()
-        if self._writing is not None:
-            self._writing.cancel()
-            self._write_report()
+        self._report.stop()
         self._end_helper()
 
     # the vif gate's filter
@@ -195,7 +141,7 @@ class Bridges:
         try:
             for name in names:
                 self._in_force().expel(name)
-            self._report_soon()
+            self._report.soon()
         except NetError as error:
             raise GateError(f"{device.channel}: {link}: {error}") from error
 
@@ -243,7 +189,7 @@ class Bridges:
         known.port = None
         # Saved at the pass's end; if that never comes, the next start closes the port.
         known.port = HeldPort(port, self._in_force().admit(port), self._boot)
-        self._report_soon()
+        self._report.soon()
 
     def _known(self, device: Device) -> Known | None:
         channel = device.channel
@@ -273,7 +219,7 @@ class Bridges:
             policy = find_policy(self._policies, self._digest)
         except MissingPolicyError as error:
             if str(error) != self._without:
-                self._alarm(f"nothing passes the bridges: {error}")
+                self._report.alarm(f"nothing passes the bridges: {error}")
             self._rules, self._without = _NoRules(), str(error)
             return
         self._rules, self._without = PolicyRules(policy), ""
@@ -296,18 +242,15 @@ class Bridges:
     # the helper
 
     def _begin(self) -> None:
-        client, self._process = spawn()
+        self._helper = NetProcess(self._reactor, self._hear)
         try:
-            ports = LabelledPorts(client, self._table, self._names)
+            ports = LabelledPorts(self._helper.client, self._table, self._names)
             self._forget(ports.start(None if self._without else self._rules, self._open_now()))
         except (NetError, OSError):
-            client.close()
             self._end_helper()
             raise
         self._ports = ports
-        self._reader = _HelperReader(client, self._hear)
-        self._reactor.addReader(self._reader)
-        self._write_report()
+        self._report.write()
 
     def _open_now(self) -> list[OpenPort]:
         """What was given a class and is open: by the agent's memory, and by the kernel.
@@ -340,40 +283,32 @@ class Bridges:
             change(self._ports)
         except NetError as error:
             self._lost(error)
-        self._report_soon()
+        self._report.soon()
 
     def _hear(self) -> None:
         """What the helper says unasked."""
-        if self._reader is None:
+        if self._helper is None:
             return
         try:
-            events = self._reader.client.events()
+            events = self._helper.client.events()
         except (NetError, OSError) as error:
             self._lost(error)
             return
         for event in events:
             if isinstance(event, Alarm):
-                self._alarm(event.text)
+                self._report.alarm(event.text)
             elif isinstance(event, Dropped):
                 self._sample(event)
 
     def _lost(self, error: Exception) -> None:
-        self._alarm(f"{error}; starting the net helper anew")
+        self._report.alarm(f"{error}; starting the net helper anew")
         self._end_helper()
 
     def _end_helper(self) -> None:
         self._ports = None
-        if self._reader is not None:
-            self._reactor.removeReader(self._reader)
-            self._reader.close()
-            self._reader = None
-        if self._process is not None:
-            try:
-                self._process.wait(_END)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.end()
 
     def _look(self) -> None:
         self._hear()
@@ -382,11 +317,11 @@ class Bridges:
                 self._begin()
             except (NetError, OSError) as error:
                 if str(error) != self._not_begun:
-                    self._alarm(f"labels are not kept in step: {error}; trying again")
+                    self._report.alarm(f"labels are not kept in step: {error}; trying again")
                 self._not_begun = str(error)
                 return
             self._not_begun = ""
-            self._alarm("the net helper runs again")
+            self._report.alarm("the net helper runs again")
             self.changed()
         if self._without and self._digest:
             self._find_rules()
@@ -394,21 +329,9 @@ class Bridges:
                 self._apply_rules()
         self.links_changed()
 
-    # for people
-
-    def _alarm(self, text: str) -> None:
-        self.log.critical("bridge: {text}", text=escape(text, 400))
-        self._alarms.append(f"{_now(self._reactor)} {text}")
-        del self._alarms[:-_KEPT]
-        self._report_soon()
-
     def _sample(self, dropped: Dropped) -> None:
         ends = [self._name(index) for index in (dropped.sender, dropped.receiver)]
-        words = f"{ends[0]} -> {ends[1]}: {dropped.packet}"
-        self.log.debug("refused: {words}", words=escape(words))
-        self._samples.append(f"{_now(self._reactor)} {words}")
-        del self._samples[:-_KEPT]
-        self._report_soon()
+        self._report.sample(f"{ends[0]} -> {ends[1]}: {dropped.packet}")
 
     def _name(self, index: int) -> str:
         if not index:
@@ -420,38 +343,6 @@ class Bridges:
             link = None
         return f"{link.name if link else index} ({label or 'no class'})"
 
-    def _report_soon(self) -> None:
-        if self._writing is None:
-            self._writing = self._reactor.callLater(_REPORT_AFTER, self._report_due)
-
-    def _report_due(self) -> None:
-        self._writing = None
-        self._write_report()
-
-    def _write_report(self) -> None:
-        """Best effort: nothing is enforced by the file."""
-        report = reports.Report() if self._ports is None else self._ports.report()
-        content = reports.encode(
-            msgspec.structs.replace(
-                report,
-                policy=self._digest,
-                problem=self._without,
-                alarms=tuple(self._alarms),
-                samples=tuple(self._samples),
-            )
-        )
-        if content == self._reported:
-            return
-        beside = self._report.with_name(f"{self._report.name}.new")
-        try:
-            self._report.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            beside.write_bytes(content)
-            beside.replace(self._report)
-        except OSError as error:
-            self.log.warn("{error}: net show has nothing new to show", error=escape(str(error)))
-        else:
-            self._reported = content
-
-
-def _now(reactor: Reactor) -> str:
-    return datetime.fromtimestamp(reactor.seconds(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def _described(self) -> Report:
+        report = Report() if self._ports is None else self._ports.report()
+        return msgspec.structs.replace(report, policy=self._digest, problem=self._without)

@@ -13,6 +13,7 @@ from test_bridges import OPEN, SHUT, digest
 from twisted.internet.task import Clock
 
 from broker.agent import bridges as module
+from broker.agent import net_process
 from broker.agent.bridges import Bridges
 from broker.agent.durable import DurableState, HeldPort, Known
 from broker.agent.gates.base import Device, GateError
@@ -169,7 +170,7 @@ def it(lab, tmp_path, monkeypatch):
     boot = tmp_path / "boot_id"
     boot.write_text(f"{BOOT}\n")
     monkeypatch.setattr(module, "_BOOT_ID", boot)
-    monkeypatch.setattr(module, "spawn", made.spawn)
+    monkeypatch.setattr(net_process, "spawn", made.spawn)
     yield made
     made.bridges.stop()
 
