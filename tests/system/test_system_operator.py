@@ -113,7 +113,7 @@ async def test_a_watcher_sees_each_decision_its_enforcement_and_the_end(product)
         await until(lambda: ("decision", "deny") in events(), "a denial in the stream")
         await until(lambda: ("report", "grant") in events(), "its enforcement in the stream")
         await product.destroy(domain)
-        await until(lambda: ("gone", "grant") in events(), "the end in the stream", 5)
+        await until(lambda: "gone" in dict(events()), "the end in the stream")
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 130
     finally:
