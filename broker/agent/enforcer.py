@@ -189,8 +189,7 @@ class Enforcer:
             why = "its inputs changed" if nonce == known.nonce else "another took its place"
             self.log.info("{slot}: a device's life is over: {why}", slot=slot, why=why)
             await self._let_go(slot, known, self._sights.get(slot))
-        begun = await self._dirs.begin(slot)
-        if begun is None:
+        if (begun := await self._dirs.begin(slot)) is None:
             return None
         known.nonce, known.inputs = begun.device.nonce, begun.inputs
         known.found_open, known.state = found_open, "closed"

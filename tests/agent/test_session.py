@@ -25,6 +25,8 @@ async def bed(store_daemon):
 async def agent(bed, tmp_path):
     bed.start_beating()
     running = start_agent(bed.daemon.address, tmp_path)
+    # Else what must not open would stay closed for want of a heartbeat alone.
+    await until(lambda: running._was_fresh, "a fresh heartbeat")
     yield running
     await running.stop()
 
@@ -160,6 +162,12 @@ async def test_the_toolstacks_copy_must_say_the_same(bed, agent):
     trusted = "/libxl/3/device/vbd/51712"
     for key, value in bed.values(backend).items():
         bed.store.write(f"{trusted}/{key}", value)
+    bed.store.write(f"{trusted}/backend", backend)
+    bed.store.write(f"{trusted}/params", "/srv/granted.img")
+    bed.decide(VBD)
+    await bed.fence()
+    assert not bed.gate(VBD)
+    bed.store.write(f"{trusted}/params", "/srv/disk.img")
     bed.store.write(f"{trusted}/backend", "/local/domain/1/backend/vbd/3/51712")
     bed.decide(VBD)
     await bed.fence()
