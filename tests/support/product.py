@@ -228,6 +228,10 @@ class Product:
         """`brokerctl label set`."""
         return self.rpc().call("label.set", LabelSet(domain=f"uuid:{domain.uuid}", label=label))
 
+    def label_name(self, name, label):
+        """The same for a name, whether anybody has it or not."""
+        return self.rpc().call("label.set", LabelSet(domain=f"name:{name}", label=label))
+
     def ctl(self, *words, json=False):
         """brokerctl's exit status and output, both streams; held to printable ASCII."""
         words = [*words, "--json"] if json else words
