@@ -38,7 +38,10 @@ async def test_a_disk_swapped_on_its_devid_needs_a_grant_of_its_own(product):
 async def test_a_disk_exchanged_in_place_under_an_open_grant_is_closed(product):
     domain = await granted(product, vbd(51712, RED))
     disk = domain.devices[0]
-    for home in (disk.backend_dir(domain.domid), disk.libxl_dir(domain.domid)):
+    back = disk.backend_dir(domain.domid)
+    # The monitor reads what was opened after it was; it must not read what comes now instead.
+    await until(lambda: (back, True) in [(it.path, it.open) for it in product.monitor.moves])
+    for home in (back, disk.libxl_dir(domain.domid)):
         product.client.write(f"{home}/params", "/dev/vg/blue-1")
     await product.comes_to(domain, disk, "deny")
 

@@ -85,10 +85,15 @@ async def test_a_hostile_name_reaches_no_terminal_and_names_nobody_else(product,
 
 
 def watch(product):
-    """`brokerctl channel watch` into the file `watch`."""
-    words = [BIN / "brokerctl", "--socket", product.socket, "--json", "channel", "watch"]
+    """`brokerctl channel watch` into the file `watch`; it minds Ctrl-C even where we do not."""
+    words = ["env", "--default-signal=INT", BIN / "brokerctl"]
+    words += ["--socket", product.socket, "--json", "channel", "watch"]
     with (product.directory / "watch").open("wb") as out:
-        return subprocess.Popen(words, stdout=out, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        return subprocess.Popen(
+            words,
+            stdout=out,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
 
 
 @run
