@@ -26,6 +26,7 @@ _EXIT: Final = {
     "conflict": DENIED,
     "too_large": BAD_INPUT,
     "bad_input": BAD_INPUT,
+    "too_many": UNREACHABLE,
     "internal": UNREACHABLE,
     "unavailable": UNREACHABLE,
 }

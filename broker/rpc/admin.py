@@ -6,7 +6,7 @@ and shows nothing to the caller. A call that writes goes on when its caller hang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -14,16 +14,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.rpc import methods
+    from broker.rpc.table import Arguments, Method
+
+ROOT: Final = "root"
+"""The role of local root, which may call everything; no policy can define one of this name."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls: `subject` for the audit, such as `local:uid=0,pid=4711`."""
+    """Who calls: `subject` for the audit, such as `local:uid=0,pid=4711`, in `role`.
+
+    `person` is who that is, whatever the process or the role: nobody approves his own change.
+    """
 
     subject: str
+    role: str
+    person: str
 
 
 class Admin(Protocol):
     """The broker, as the RPC's server sees it."""
+
+    def authorize(self, caller: Caller, method: Method, arguments: Arguments | None) -> None:
+        """Let a call pass, or refuse it; asked before each handler.
+
+        First without `arguments`, before the body is parsed: whether the role has the verb at
+        all. Then with them: whether it has it on the object they name.
+
+        Raises:
+            RpcError: `denied`, and it is in the audit then.
+        """
+        ...
+
+    def turned_away(self, untrusted_why: str) -> None:
+        """Somebody was refused before it was known what he asks for, or who he is."""
+        ...
 
     async def status(self, caller: Caller, arguments: methods.Nothing) -> methods.Status:
         """How the broker is; answers in every state, also with no store and no policy."""

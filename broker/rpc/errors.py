@@ -11,6 +11,7 @@ Code = Literal[
     "conflict",
     "too_large",
     "bad_input",
+    "too_many",
     "internal",
     "unavailable",
 ]
@@ -22,6 +23,7 @@ HTTP_STATUS: Final[dict[str, int]] = {
     "conflict": 409,
     "too_large": 413,
     "bad_input": 422,
+    "too_many": 429,
     "internal": 500,
     "unavailable": 503,
 }
@@ -34,9 +36,10 @@ class RpcError(Exception):
     `code` says who has to act: `bad_request` (the call itself is malformed), `denied` (the
     caller may not), `not_found` (no such method, domain, label or channel), `conflict` (the
     policy to be replaced is not the one in force), `too_large`, `bad_input` (a good call with
-    values that will not do), `internal` (the broker's log says more), `unavailable` (no store,
-    no policy or shutting down: nothing was done). `message` says what is wrong and what to do.
-    `problems` are lines such as `file:line:column: message`.
+    values that will not do), `too_many` (calls or connections of one subject: wait), `internal`
+    (the broker's log says more), `unavailable` (no store, no policy or shutting down: nothing
+    was done). `message` says what is wrong and what to do. `problems` are lines such as
+    `file:line:column: message`.
     """
 
     def __init__(self, code: Code, message: str, problems: tuple[str, ...] = ()) -> None:

@@ -84,7 +84,7 @@ class AdminRequest(http.Request):
         try:
             self._caller = self._site.identify(self._connection)
         except RpcError as error:
-            self._log.warn("call refused: {message}", message=error.message)
+            self._site.admin.turned_away(error.message)
             self._refuse(error)
             return
         if length is not None and length > self._site.limits.body:
@@ -121,12 +121,18 @@ class AdminRequest(http.Request):
 
     async def _answer(self) -> None:
         method = self._method()
+        caller = self._caller
+        if caller is None:
+            raise RpcError("denied", "nobody knows who calls")
+        admin = self._site.admin
+        admin.authorize(caller, method, None)
         arguments = decode_arguments(method, self._body.getvalue())
-        handler = getattr(self._site.admin, method.handler)
+        admin.authorize(caller, method, arguments)
+        handler = getattr(admin, method.handler)
         if method.stream:
             await self._answer_stream(handler, arguments)
             return
-        result = await handler(self._caller, arguments)
+        result = await handler(caller, arguments)
         self._send(http.OK, msgspec.json.encode({"result": result}))
 
     async def _answer_stream(self, handler: Callable[..., Any], arguments: object) -> None:

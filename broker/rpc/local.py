@@ -9,7 +9,7 @@ import stat
 import struct
 from typing import TYPE_CHECKING, Final, Protocol
 
-from broker.rpc.admin import Caller
+from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
 
 if TYPE_CHECKING:
@@ -81,4 +81,4 @@ class LocalPeers:
             raise RpcError(
                 "denied", f"uid {uid} may not administer the broker; run it as root (sudo)"
             )
-        return Caller(subject=f"local:uid={uid},pid={pid}")
+        return Caller(subject=f"local:uid={uid},pid={pid}", role=ROOT, person=f"local:uid={uid}")

@@ -10,8 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-Verb = Literal["read", "write"]
-Target = Literal["broker", "domain", "label", "channel", "policy"]
+Object = Literal["broker", "domain", "channel", "each"]
 
 _NAME: Final = re.compile(r"[a-z]+(\.[a-z]+)?")
 
@@ -24,16 +23,18 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """One entry: everything that anybody has to know of a method.
 
     `name` is `object.action` as in `POST /v1/<name>`. `result` is what one call answers, or,
-    with `stream`, each event. `verb` and `target` are what a role is checked for. `writes` says
-    that a call changes something (and is audited before it does). `example` is a line of
-    brokerctl.
+    with `stream`, each event. `verb` is what a role has to grant, and `object` on what: the
+    `broker` as a whole, the `domain` or the `channel` that the arguments name, or `each` item
+    of the answer (the handler leaves out what the caller may not see). `writes` says that a
+    call changes something (and is audited before it does); the verb `read` of a role covers
+    the methods that do not. `example` is a line of brokerctl.
     """
 
     name: str
     arguments: type[Arguments]
     result: Any
-    verb: Verb
-    target: Target
+    verb: str
+    object: Object
     writes: bool = False
     stream: bool = False
     help: str

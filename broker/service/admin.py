@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from broker.rpc import methods
+from broker.rpc.admin import ROOT
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector, parse_selector
 from broker.service.labels import Labels
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from broker.core.plan import Entry
     from broker.rpc.admin import Caller
+    from broker.rpc.table import Arguments, Method
     from broker.service.decider import Told
     from broker.service.engine import Engine
     from broker.service.heartbeat import Heartbeat
@@ -39,6 +41,16 @@ class BrokerAdmin:
         self.labels = Labels(engine)
         self._views = ChannelViews(engine)
         self._since = time.monotonic()
+
+    def authorize(self, caller: Caller, method: Method, arguments: Arguments | None) -> None:
+        """Let a call pass, or refuse it: local root may call everything, nobody else anything."""
+        del arguments
+        if caller.role != ROOT:
+            raise RpcError("denied", f"role {escape(caller.role)} may not {method.verb}")
+
+    def turned_away(self, untrusted_why: str) -> None:
+        """Somebody was refused before it was known what he asks for."""
+        self._engine.audit.alarm("rpc", escape(untrusted_why))
 
     async def status(self, caller: Caller, arguments: methods.Nothing) -> methods.Status:
         """How the broker is."""

@@ -127,6 +127,8 @@ class FakeAdmin:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Caller, object]] = []
         self.fail: Exception | None = None
+        self.deny: RpcError | None = None
+        self.away: list[str] = []
         self.status_answer = STATUS
         self.channels: tuple[methods.Channel, ...] = (GRANTED, DENIED)
         self.subscribers: list[Callable[[methods.Decision], None]] = []
@@ -137,6 +139,13 @@ class FakeAdmin:
         self.calls.append((name, caller, arguments))
         if self.fail is not None:
             raise self.fail
+
+    def authorize(self, caller, method, arguments):
+        if self.deny is not None:
+            raise self.deny
+
+    def turned_away(self, why):
+        self.away.append(why)
 
     async def status(self, caller, arguments):
         self._called("status", caller, arguments)

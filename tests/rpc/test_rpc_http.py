@@ -16,12 +16,12 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
-from broker.rpc.admin import Caller
+from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
 from broker.rpc.http import AdminFactory, Limits
 from broker.rpc.methods import METHODS
 
-CALLER = Caller(subject="local:uid=0,pid=7")
+CALLER = Caller(subject="local:uid=0,pid=7", role=ROOT, person="local:uid=0")
 LIMITS = Limits(body=2000, header_bytes=1000, headers=8, connections=3, stream_events=4)
 
 

@@ -10,14 +10,14 @@ from broker_host import POLICY, until, uuid_of
 from twisted.logger import formatEvent, globalLogPublisher
 
 from broker.rpc import methods
-from broker.rpc.admin import Caller
+from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector
 from broker.service import audit
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
-CALLER = Caller(subject="test")
+CALLER = Caller(subject="test", role=ROOT, person="test")
 
 
 @contextlib.contextmanager
