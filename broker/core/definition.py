@@ -101,6 +101,23 @@ class Between(msgspec.Struct, frozen=True):
         return f"{self.verb} vif between {self.pair[0]} and {self.pair[1]}"
 
 
+class Pattern(msgspec.Struct, frozen=True):
+    """Channels that observe mode opens; `None` matches all, sides as in a rule."""
+
+    classes: tuple[str, ...]
+    frontends: tuple[str, ...] | None
+    backends: tuple[str, ...] | None
+    resources: tuple[str, ...] | None
+
+
+class Observe(msgspec.Struct, frozen=True):
+    """Observe mode: what it opens, and the POSIX time (seconds) at which it ends."""
+
+    opens: tuple[Pattern, ...]
+    until: int
+    where: str
+
+
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """A whole policy. `digest` is `sha256:<hex>` of the file's exact bytes."""
 
@@ -122,3 +139,4 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     host_authorization: bool
     protected: tuple[str, ...]
     roles: Mapping[str, object]
+    observe: Observe | None = None

@@ -40,6 +40,15 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile("[^/]*".join(parts), re.DOTALL)
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Whether `wide` matches every value that `narrow` matches; exact, not a sample.
+
+    A star of `narrow` can stand for a character that is in neither pattern, which only a star
+    of `wide` can take up; so it is enough to match `narrow` itself, stars and all.
+    """
+    return narrow == wide or (is_glob(wide) and _compiled(wide).fullmatch(narrow) is not None)
+
+
 def overlap(one: str, other: str) -> bool:
     """Whether some value matches both patterns; exact, not a sample.
 

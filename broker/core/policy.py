@@ -10,6 +10,7 @@ from broker.core.class_table import ClassTable
 from broker.core.definition import NEEDS_RESOURCE
 from broker.core.frames import Frames
 from broker.core.masks import Numbering
+from broker.core.observation import Observation
 from broker.core.resources import ResourceIndex
 from broker.core.verdict import Reason, Verdict, denied
 from broker.text.escape import escape
@@ -59,6 +60,7 @@ class Policy:
         )
         self._frames = Frames(definition.betweens)
         self._index = ResourceIndex(definition.resources)
+        self._observation = Observation(definition.observe, definition.groups)
         self._references = _references(definition)
 
     def has_label(self, label: str) -> bool:
@@ -86,6 +88,45 @@ class Policy:
     def renamed_from(self, label: str) -> str | None:
         """The name a label had in the policy this one replaces (`was`), if it had another."""
         return self._labels[label].was
+
+    def renames_since(self, previous: Policy) -> dict[str, str]:
+        """What labels of `previous` are called here: each former name with the one of now.
+
+        Labels that keep their name are not in it. A name counts as former only where `previous`
+        has it, so that a policy may keep its `was` for good.
+        """
+        return {
+            label.was: label.name
+            for label in self.definition.labels
+            if label.was is not None and previous.has_label(label.was)
+        }
+
+    def successor_of(self, label: str, previous: Policy) -> str | None:
+        """What a domain of `label`, a label of `previous`, is labelled here; None: no more."""
+        renames = self.renames_since(previous)
+        if label in renames:
+            return renames[label]
+        # A name that another label has taken over does not stand for the old one.
+        return label if label in self._labels and label not in renames.values() else None
+
+    def observes(
+        self,
+        now: float,
+        device_class: str,
+        frontend: str,
+        backend: str,
+        resource: str | None = None,
+    ) -> bool:
+        """Whether observe mode opens a channel that would be denied; `now` is POSIX seconds.
+
+        Only between labels of this policy, for classes it has, and up to the end of `until`
+        (UTC). Anything unknown is not opened.
+        """
+        if device_class not in self._tables:
+            return False
+        if frontend not in self._labels or backend not in self._labels:
+            return False
+        return self._observation.opens(now, device_class, frontend, backend, resource)
 
     def decide(
         self,

@@ -1,7 +1,8 @@
 """Which resource a device is: found by its class and keys, at a cost that hardly grows.
 
 Per class, one key (that most resources match on) is indexed: exact values in a dict, globs by
-what stands before their first `*`. Only the few candidates are compared in full.
+what stands before their first `*`. Only the few candidates are compared in full. Of several that
+a device is, the most specific one counts: the one whose devices are all the others' too.
 """
 
 from __future__ import annotations
@@ -55,20 +56,22 @@ class ResourceIndex:
         self._by_class = {name: _ClassIndex(members) for name, members in by_class.items()}
 
     def find(self, device_class: str, device: Mapping[str, str]) -> str | None:
-        """The one resource that `device` is; None where it is none, or (a fault) several."""
+        """The most specific resource that `device` is; None where there is none, or a tie."""
         index = self._by_class.get(device_class)
         if index is None:
             return None
         value = device.get(index.key)
         found = [
-            resource.name
+            resource
             for resource in index.candidates(value or "", value)
             if _is_match(resource, device)
         ]
-        return found[0] if len(found) == 1 else None
+        if len(found) > 1:
+            found = [one for one in found if _most_specific(one, found)]
+        return found[0].name if found else None
 
-    def overlaps(self) -> Iterator[tuple[Resource, Resource]]:
-        """Pairs of resources of which one device could be both."""
+    def ties(self) -> Iterator[tuple[Resource, Resource]]:
+        """Pairs of resources of which one device could be both, and neither is more specific."""
         for index in self._by_class.values():
             members = [r for group in index.exact.values() for r in group]
             members += [r for group in index.by_prefix.values() for r in group]
@@ -80,7 +83,7 @@ class ResourceIndex:
                 # met from the longer one.
                 for other in index.candidates(glob.literal_prefix(pattern), exact):
                     pair = frozenset((resource.name, other.name))
-                    if len(pair) == 2 and pair not in seen and _may_both(resource, other):
+                    if len(pair) == 2 and pair not in seen and _tie(resource, other):
                         seen.add(pair)
                         yield resource, other
 
@@ -91,6 +94,26 @@ def _is_match(resource: Resource, device: Mapping[str, str]) -> bool:
         if value is None or not glob.matches(pattern, value):
             return False
     return True
+
+
+def _most_specific(one: Resource, found: Iterable[Resource]) -> bool:
+    return all(one is other or _narrower(one, other) for other in found)
+
+
+def _narrower(one: Resource, other: Resource) -> bool:
+    """Whether every device that is `one` is `other` too, and not the other way round."""
+    return _within(one, other) and not _within(other, one)
+
+
+def _within(one: Resource, other: Resource) -> bool:
+    return all(
+        key in one.match and glob.covers(pattern, one.match[key])
+        for key, pattern in other.match.items()
+    )
+
+
+def _tie(one: Resource, other: Resource) -> bool:
+    return _may_both(one, other) and not (_narrower(one, other) or _narrower(other, one))
 
 
 def _may_both(one: Resource, other: Resource) -> bool:

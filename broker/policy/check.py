@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from broker.core import definition as core
 from broker.core import glob
 from broker.core.resources import ResourceIndex
+from broker.policy.observe import read_observe
 from broker.policy.rules import ANY, RuleReader, listed
 from broker.text.escape import escape
 from broker.text.marked_yaml import Text
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from broker.policy.form import PolicyForm, ResourceForm
 
 _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,7})\.(0|[1-9][0-9]{0,7})")
-_DATE: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])")
 _MOST_REFERENCES: Final = 0xFFFE
 """A half of an ssidref has 16 bits, and 0 is the unlabelled."""
 _MOST_COMBINATIONS: Final = 1_000_000
@@ -32,7 +32,6 @@ def define(form: PolicyForm, digest: str, findings: Findings) -> core.Definition
     findings.name(form.policy, "policy")
     findings.names(form.ste_types, "STE type")
     findings.names(form.chinese_wall_types, "Chinese Wall type")
-    _mode(form, findings)
     _roles(form, findings)
     version = _version(form.version, findings)
     labels = _labels(form, findings)
@@ -68,6 +67,7 @@ def define(form: PolicyForm, digest: str, findings: Findings) -> core.Definition
         host_authorization=form.host_authorization,
         protected=findings.known(form.protected, form.labels, "label"),
         roles={str(name): role for name, role in form.roles.items()},
+        observe=read_observe(form, findings),
     )
 
 
@@ -200,12 +200,12 @@ def _resources(form: PolicyForm, findings: Findings) -> tuple[core.Resource, ...
                 where=findings.where(name),
             )
         )
-    for one, other in ResourceIndex(resources).overlaps():
+    for one, other in ResourceIndex(resources).ties():
         first, second = sorted((marks[one.name], marks[other.name]), key=_position)
         findings.add(
             second,
-            f"a device can match both '{second}' and '{first}' ({findings.where(first)}): "
-            "matches of different resources must not overlap",
+            f"a device can match both '{second}' and '{first}' ({findings.where(first)}), and "
+            "neither match is the more specific: one must lie within the other, or apart from it",
         )
     return tuple(resources)
 
@@ -252,27 +252,6 @@ def _on_violation(form: PolicyForm, findings: Findings) -> dict[str, core.Action
     actions: dict[str, core.Action] = {_DEFAULT: "close"}
     actions.update({str(name): action for name, action in form.on_violation.items()})
     return actions
-
-
-def _mode(form: PolicyForm, findings: Findings) -> None:
-    if isinstance(form.mode, str):
-        return
-    observe = form.mode.observe
-    if not _DATE.fullmatch(observe.until):
-        findings.add(observe.until, "'until' is a date, YYYY-MM-DD")
-    for pattern in observe.opens:
-        for value, names, what in (
-            (pattern.classes, form.classes, "class"),
-            (pattern.frontend, form.labels, "label"),
-            (pattern.backend, form.labels, "label"),
-            (pattern.resource, form.resources, "resource"),
-        ):
-            plain = [
-                text for text in listed(value) if not text.startswith(core.GROUP) and text != ANY
-            ]
-            findings.known(plain, names, what)
-    # Nothing honours it yet: a policy that counts on it must not load as if it worked.
-    findings.add(form.mode, "observe mode is not available yet; write 'mode: enforce'")
 
 
 def _roles(form: PolicyForm, findings: Findings) -> None:

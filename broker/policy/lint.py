@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.core.definition import GROUP
 from broker.policy import cover
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from broker.policy.form import PolicyForm
     from broker.text.problems import Problem
 
+NOT_HONOURED: Final = "no broker honours it yet, and brokerd refuses to load this policy"
+
 
 def warnings(form: PolicyForm, policy: Policy, source: str) -> list[Problem]:
     """Everything worth a second look, in the order of the file."""
@@ -26,6 +28,8 @@ def warnings(form: PolicyForm, policy: Policy, source: str) -> list[Problem]:
     _labels(form, policy, findings)
     _rules(form, policy.definition, findings)
     _betweens(form, policy.definition, findings)
+    if not isinstance(form.mode, str):
+        findings.add(form.mode, f"observe mode: {NOT_HONOURED}")
     if form.roles:
         place = next(iter(form.roles))
         findings.add(place, "roles are not enforced yet: local root alone administers")

@@ -13,10 +13,49 @@ if TYPE_CHECKING:
     from broker.core.definition import Mode, Verb
     from broker.policy.findings import Findings
     from broker.policy.form import ChannelForm, Names, PolicyForm, RuleForm
+    from broker.text.marked_yaml import Marked
 
 ANY: Final = "any"
 BETWEEN_CLASS: Final = "vif"
 _SIDES: Final = ("frontend", "backend")
+
+
+class SideReader:
+    """Reads what rules and patterns name: classes, labels and groups, resources."""
+
+    def __init__(self, form: PolicyForm, findings: Findings) -> None:
+        self._findings = findings
+        self._classes: Collection[str] = form.classes.keys()
+        self._resources: Collection[str] = form.resources.keys()
+        groups = {GROUP + group for group in form.groups}
+        self._selectors: Collection[str] = form.labels.keys() | groups
+
+    def classes(self, form: Marked, value: Names) -> tuple[str, ...]:
+        """The classes of a rule."""
+        return self._named(form, value, self._classes, "class")
+
+    def labels(self, form: Marked, value: Names | None) -> tuple[str, ...] | None:
+        """The labels and groups of one side; None for `any`, and where nothing is said."""
+        if value is None:
+            return None
+        texts = listed(value)
+        if ANY not in texts:
+            return self._named(form, value, self._selectors, "label")
+        if len(texts) > 1:
+            self._findings.add(next(text for text in texts if text == ANY), "'any' stands alone")
+        return None
+
+    def resources(self, form: Marked, value: Names | None) -> tuple[str, ...] | None:
+        """The resources of a rule; None where it names none."""
+        return None if value is None else self._named(form, value, self._resources, "resource")
+
+    def _named(
+        self, form: Marked, value: Names, names: Collection[str], what: str
+    ) -> tuple[str, ...]:
+        texts = listed(value)
+        if not texts:
+            self._findings.add(form, f"an empty list of {what} names matches nothing")
+        return self._findings.known(texts, names, what)
 
 
 class RuleReader:
@@ -24,11 +63,8 @@ class RuleReader:
 
     def __init__(self, form: PolicyForm, findings: Findings) -> None:
         self._findings = findings
-        self._classes: Collection[str] = form.classes.keys()
         self._labels: Collection[str] = form.labels.keys()
-        self._resources: Collection[str] = form.resources.keys()
-        groups = {GROUP + group for group in form.groups}
-        self._selectors: Collection[str] = form.labels.keys() | groups
+        self._sides = SideReader(form, findings)
 
     def read(self, number: int, channel: ChannelForm) -> Rule | Between | None:
         """The rule `channels[number]`; None where it says nothing that could be one."""
@@ -48,14 +84,10 @@ class RuleReader:
         return Rule(
             name=name,
             verb=verb,
-            classes=self._named(form, form.classes, self._classes, "class"),
+            classes=self._sides.classes(form, form.classes),
             frontends=self._side(form, "frontend", verb),
             backends=self._side(form, "backend", verb),
-            resources=(
-                None
-                if form.resource is None
-                else self._named(form, form.resource, self._resources, "resource")
-            ),
+            resources=self._sides.resources(form, form.resource),
             mode=mode,
             reason=str(form.reason or ""),
             where=where,
@@ -67,7 +99,7 @@ class RuleReader:
             if value is not None:
                 place = value if isinstance(value, Text) else form
                 self._findings.add(place, f"'{key}' does not go with 'between'")
-        classes = self._named(form, form.classes, self._classes, "class")
+        classes = self._sides.classes(form, form.classes)
         if any(name != BETWEEN_CLASS for name in classes):
             self._findings.add(form, f"'between' is for class {BETWEEN_CLASS} alone")
         pair = form.between or ()
@@ -87,20 +119,7 @@ class RuleReader:
                     form, f"'{side}' is missing: an allow says who, or '{side}: any'"
                 )
             return None
-        texts = listed(value)
-        if ANY not in texts:
-            return self._named(form, value, self._selectors, "label")
-        if len(texts) > 1:
-            self._findings.add(next(text for text in texts if text == ANY), "'any' stands alone")
-        return None
-
-    def _named(
-        self, form: RuleForm, value: Names, names: Collection[str], what: str
-    ) -> tuple[str, ...]:
-        texts = listed(value)
-        if not texts:
-            self._findings.add(form, f"an empty list of {what} names matches nothing")
-        return self._findings.known(texts, names, what)
+        return self._sides.labels(form, value)
 
 
 def listed(value: Names | None) -> tuple[Text, ...]:

@@ -79,6 +79,7 @@ class Policies:
         current = engine.judge.policy
         try:
             policy = load_policy(data, source)
+            _refuse_observe(policy)
         except ProblemsError as error:
             problems = tuple(str(problem) for problem in error.problems)
             self._refused(source, problems, subject, dry_run=dry_run)
@@ -184,6 +185,19 @@ def load_specs(directory: Path) -> dict[str, str]:
     if problems:
         raise ProblemsError(problems)
     return digests
+
+
+def _refuse_observe(policy: Policy) -> None:
+    """Nothing honours observe mode yet: a policy that counts on it must not seem to work.
+
+    Raises:
+        ProblemsError: the policy observes.
+    """
+    observe = policy.definition.observe
+    if observe is not None:
+        file, line, column = observe.where.rsplit(":", 2)
+        said = "observe mode is not available yet; write 'mode: enforce'"
+        raise ProblemsError([Problem(file, int(line), int(column), said)])
 
 
 def _conflict(policy: Policy, current: Policy | None, replaces: str | None) -> str:

@@ -66,7 +66,7 @@ CASES = [
     ('"/dev/red-*"', '"/dev/../red-*"', ["14:63: '..' never matches: write the path that it stands for"]),
     ('class: vbd, params: "/dev/red-*"', 'params: "/dev/red-*"', ["14:8: a 'match' says which 'class' of device it is about"]),
     ('"/dev/red-*"', '"/dev/\\e*"', ["14:63: not printable: /dev/\\x1b*"]),
-    ("class: uplink, bridge: xenbr0", 'class: vbd, params: "/dev/*-1"', ["15:3: a device can match both 'nic' and 'lun' (P:14:3): matches of different resources must not overlap"]),
+    ("class: uplink, bridge: xenbr0", 'class: vbd, params: "/dev/*-1"', ["15:3: a device can match both 'nic' and 'lun' (P:14:3), and neither match is the more specific: one must lie within the other, or apart from it"]),
     ("vif, default: ste", "vif, default: maybe", ["17:33: expected ste or deny, not 'maybe'"]),
     ("vif, default: ste", "vif", ["17:8: 'default' is missing: what holds where no rule speaks?"]),
     ("  vbd: {protocol", "  default: {default: deny}\n  vbd: {protocol", ["18:3: 'default' is a word of the policy; no class can have it as a name"]),
@@ -155,14 +155,43 @@ def test_rules_that_spell_out_too_much_are_refused_before_they_are_indexed():
     )
 
 
-def test_observe_mode_is_checked_and_refused_while_nothing_honours_it():
-    observe = "mode: {observe: {opens: [{class: vif, frontend: nix}], until: 2027-13-01}}"
+def test_observe_mode_is_checked_like_the_rules():
+    observe = (
+        "mode: {observe: {opens: [{class: vfi, frontend: nix}, {class: vbd, backend: group:nix, "
+        "resource: nix}, {class: [], frontend: [any, web]}], until: 2027-02-29}}"
+    )
     with pytest.raises(ProblemsError) as caught:
         load_policy(GOOD.replace("mode: enforce", observe).encode(), "P")
     assert [str(problem) for problem in caught.value.problems] == [
-        "P:24:7: observe mode is not available yet; write 'mode: enforce'",
+        "P:24:34: unknown class 'vfi'; did you mean 'vif'?",
         "P:24:49: unknown label 'nix'",
-        "P:24:63: 'until' is a date, YYYY-MM-DD",
+        "P:24:77: unknown label 'group:nix'; did you mean 'group:tier'?",
+        "P:24:98: unknown resource 'nix'; did you mean 'nic'?",
+        "P:24:104: an empty list of class names matches nothing",
+        "P:24:127: 'any' stands alone",
+        "P:24:147: 'until' is a date, YYYY-MM-DD, not '2027-02-29'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "until", ["tomorrow", "2027-1-31", "2027-13-01", "2027-00-01", "2027-01-00", "0000-01-01"]
+)
+def test_until_is_a_date_that_exists(until):
+    observe = f"mode: {{observe: {{opens: [{{class: vif}}], until: {until}}}}}"
+    with pytest.raises(ProblemsError) as caught:
+        load_policy(GOOD.replace("mode: enforce", observe).encode(), "P")
+    assert "'until' is a date" in str(caught.value)
+
+
+def test_observe_mode_that_opens_nothing_is_refused_and_what_opens_is_warned_of():
+    nothing = "mode: {observe: {opens: [], until: 2027-01-31}}"
+    with pytest.raises(ProblemsError) as caught:
+        load_policy(GOOD.replace("mode: enforce", nothing).encode(), "P")
+    assert str(caught.value) == "P:24:17: observe mode that opens nothing: write 'mode: enforce'"
+    some = "mode: {observe: {opens: [{class: vif}], until: 2027-01-31}}"
+    _, warnings = check_policy(GOOD.replace("mode: enforce", some).encode(), "P")
+    assert [str(it) for it in warnings] == [
+        "P:24:7: observe mode: no broker honours it yet, and brokerd refuses to load this policy"
     ]
 
 

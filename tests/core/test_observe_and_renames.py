@@ -1,0 +1,75 @@
+"""Observe mode's question, and which label of now was which before."""
+
+import calendar
+
+import pytest
+
+from broker.policy.load import load_policy
+
+POLICY = """\
+policy: p
+version: "1.0"
+ste_types: [t]
+bootstrap: dom0
+labels: LABELS
+groups: {g: [b]}
+resources: {r: {ste: [t]}}
+classes: {vif: {default: deny}, vbd: {default: deny}}
+mode: MODE
+"""
+
+
+def policy(mode="enforce", labels="{dom0: {ste: [t]}, a: {ste: [t]}, b: {ste: [t]}}"):
+    text = POLICY.replace("LABELS", labels).replace("MODE", mode)
+    return load_policy(text.encode(), "P")
+
+
+OBSERVE = (
+    "{observe: {opens: [{class: vif, frontend: a, backend: dom0}, "
+    "{class: vbd, frontend: 'group:g', resource: r}], until: 2027-01-31}}"
+)
+LAST = calendar.timegm((2027, 1, 31, 23, 59, 59))
+
+
+@pytest.mark.parametrize(
+    ("request_", "opened"),
+    [
+        (("vif", "a", "dom0"), True),
+        (("vif", "a", "b"), False),
+        (("vif", "b", "dom0"), False),
+        (("vif", "a", "dom0", "r"), True),
+        (("vbd", "b", "a", "r"), True),
+        (("vbd", "b", "a"), False),
+        (("vbd", "a", "dom0", "r"), False),
+        (("vkbd", "a", "dom0"), False),
+        (("vif", "nobody", "dom0"), False),
+        (("vbd", "b", "nobody", "r"), False),
+    ],
+)
+def test_what_the_patterns_match_is_observed_up_to_the_last_second_of_the_day(request_, opened):
+    observing = policy(OBSERVE)
+    assert observing.observes(LAST, *request_) is opened
+    assert observing.observes(LAST + 1, *request_) is False
+    assert observing.observes(float("nan"), *request_) is False
+    assert policy().observes(0, *request_) is False
+
+
+def test_observing_grants_nothing_by_itself():
+    assert not policy(OBSERVE).decide("vif", "a", "dom0")
+
+
+def test_renames_say_what_a_label_of_before_is_called_now():
+    before = policy()
+    after = policy(labels="{dom0: {ste: [t]}, c: {ste: [t], was: a}, b: {ste: [t], was: z}}")
+    assert after.renames_since(before) == {"a": "c"}
+    assert [after.successor_of(name, before) for name in ("dom0", "a", "b")] == ["dom0", "c", "b"]
+
+
+def test_labels_that_change_names_with_one_another_are_told_apart():
+    before = policy()
+    swapped = policy(labels="{dom0: {ste: [t]}, a: {ste: [t], was: b}, b: {ste: [t], was: a}}")
+    assert swapped.renames_since(before) == {"a": "b", "b": "a"}
+    taken = policy(labels="{dom0: {ste: [t]}, a: {ste: [t], was: b}, b: {ste: [t], was: z}}")
+    # `a` is what `b` was; `b` is not what it was, and what `a` was is gone.
+    assert taken.successor_of("b", before) == "a"
+    assert taken.successor_of("a", before) is None
