@@ -57,6 +57,11 @@ def method_command(
     return leaf
 
 
+def connect(options: argparse.Namespace) -> Client:
+    """The client that the command line asks for."""
+    return Client(options.socket)
+
+
 def call(client: Client, name: str, **arguments: object) -> Any:  # noqa: ANN401 - the table says which
     """Call a method; arguments left None are left out."""
     kind = METHODS[name].arguments
@@ -80,7 +85,7 @@ def _given(arguments: dict[str, object]) -> dict[str, object]:
 
 def _run(run: Callable[[Client, argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
-        return run(Client(options.socket), options)
+        return run(connect(options), options)
     except UnreachableError as error:
         complain(str(error))
         return UNREACHABLE

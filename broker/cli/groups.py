@@ -53,7 +53,7 @@ def group(commands: Commands, name: str) -> Commands:
     """The group `name` (of `GROUPS`) below `commands`, made on the first call."""
     parser = commands.choices.get(name)
     if parser is None:
-        parser = commands.add_parser(name, help=GROUPS[name], description=GROUPS[name])
+        parser = commands.add_parser(name, help=GROUPS.get(name), description=GROUPS.get(name))
     return subcommands(parser)
 
 

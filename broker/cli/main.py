@@ -23,8 +23,11 @@ MODULES: Final = (
     "broker.cli.label",
     "broker.cli.spec",
     "broker.cli.net",
+    "broker.cli.generic",
+    "broker.cli.completion",
 )
-"""Modules with `register(commands)`, in the order of `brokerctl --help`."""
+"""Modules with `register(commands)`, in the order of `brokerctl --help`; `generic` after all that
+have commands for methods."""
 
 
 def build_parser() -> Parser:

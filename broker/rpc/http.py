@@ -21,6 +21,7 @@ from twisted.web import http
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
+from broker.rpc import openapi
 from broker.rpc.decode import decode_arguments
 from broker.rpc.errors import HTTP_STATUS, RpcError
 from broker.rpc.methods import METHODS
@@ -36,9 +37,12 @@ if TYPE_CHECKING:
     from broker.rpc.table import Method, Table
 
 PREFIX: Final = b"/v1/"
+DESCRIPTION: Final = b"/openapi.json"
 _INTERNAL: Final = (
     "the broker failed inside; its log says why; whether the call took effect is unknown"
 )
+
+_MALFORMED: Final = "the request is malformed, or its headers are too many or too long"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +75,7 @@ class AdminRequest(http.Request):
 
     def __init__(self, channel: AdminChannel) -> None:
         super().__init__(channel, parsePOSTFormSubmission=False)
+        self._channel = channel
         self._site = channel.factory
         self._connection: Any = channel.transport
         self._body = BytesIO()
@@ -120,6 +125,9 @@ class AdminRequest(http.Request):
     # Ours
 
     async def _answer(self) -> None:
+        if self.method == b"GET" and self.uri == DESCRIPTION:
+            self._send(http.OK, self._site.description)
+            return
         method = self._method()
         caller = self._caller
         if caller is None:
@@ -156,7 +164,7 @@ class AdminRequest(http.Request):
 
     def _method(self) -> Method:
         if self.method != b"POST":
-            raise RpcError("bad_request", "only POST is understood: POST /v1/<method>")
+            raise RpcError("bad_request", "POST /v1/<method> is understood, and GET /openapi.json")
         kind = self.getHeader(b"Content-Type")
         if kind is None or kind.partition(b";")[0].strip().lower() != b"application/json":
             raise RpcError("bad_request", "the body has to be Content-Type: application/json")
@@ -195,13 +203,7 @@ class AdminRequest(http.Request):
         """Answer before the body was read, read no more of it, and hang up."""
         self._refused = True
         self._body.truncate(0)
-        status, body = HTTP_STATUS[error.code], _error_body(error)
-        reason = http.RESPONSES[status]
-        self._connection.write(
-            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, reason, len(body), body)
-        )
-        self.channel.loseConnection()
+        self._channel.refuse(error)
 
 
 class AdminChannel(http.HTTPChannel):
@@ -216,6 +218,21 @@ class AdminChannel(http.HTTPChannel):
         self.maxHeaders = factory.limits.headers
         self.totalHeadersSize = factory.limits.header_bytes
         self.timeOut = factory.limits.request_time
+
+    def refuse(self, error: RpcError) -> None:
+        """Answer before everything was read, and hang up."""
+        status, body = HTTP_STATUS[error.code], _error_body(error)
+        connection: Any = self.transport
+        connection.write(
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (status, http.RESPONSES[status], len(body), body)
+        )
+        self.loseConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
+        """Twisted's own answer to a malformed head has no body; ours says what is understood."""
+        self.refuse(RpcError("bad_request", _MALFORMED))
 
     def callLater(self, period: float, func: Callable[[], object]) -> object:  # noqa: N802 - Twisted's name
         """The channel's time-outs run on the factory's clock."""
@@ -254,6 +271,7 @@ class AdminFactory(ServerFactory[Any]):
         self.clock = clock
         self.limits = limits
         self.table = table
+        self.description = openapi.text(table)
         self.channels: set[AdminChannel] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> AdminChannel | None:  # noqa: N802, ARG002 - Twisted's names
