@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv venv-dev venv-bench demo test e2e bench lint clean
+.PHONY: help venv venv-dev venv-bench demo test e2e bench deb lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,10 @@ bench: ## floors and ratios, measured in one run: make bench [ONLY=name]
 	@tools/setup-debian bench
 	@$(MAKE) --no-print-directory venv-bench
 	@$(BIN)/python -m tools.bench $(if $(ONLY),--only $(ONLY))
+
+deb: ## Debian packages for bookworm, in build/ (root)
+	@tools/setup-debian deb
+	@tools/debian/build
 
 e2e: ## real Xen in QEMU
 	@echo "make e2e: not built yet" >&2; exit 1
