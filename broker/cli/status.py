@@ -60,7 +60,7 @@ def _print(status: Status) -> None:
             ),
             ("domains", domains),
             ("channels", channels),
-            ("audit log", f"{status.journal_seq} lines on the disk"),
+            ("audit log", f"{status.journal_seq} records so far, on the disk"),
             ("heartbeat", _heartbeat(status.heartbeat)),
             ("last error", error),
         ]

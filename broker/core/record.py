@@ -220,6 +220,12 @@ def parse_record(text: bytes) -> Record:
     return record
 
 
+def record_id(text: str) -> str:
+    """The `id` of a record that was made here, from its text."""
+    start = text.index(" id=") + len(" id=")
+    return text[start : text.index(" ", start)]
+
+
 def verify_record(text: bytes, key: Ed25519PublicKey) -> Record:
     """Read a record that `key` signed; whoever acts on a record uses this and nothing else.
 

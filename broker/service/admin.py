@@ -104,6 +104,8 @@ class BrokerAdmin:
             found.append(
                 f"the audit log cannot be written, so nothing is granted: {engine.audit.broken}"
             )
+        if engine.audit.unrotated:
+            found.append(f"the audit log cannot be rotated: {engine.audit.unrotated}")
         if engine.decider.unpublished:
             count = engine.decider.unpublished
             found.append(f"{count} decisions are not published yet: is dom0's helper running?")

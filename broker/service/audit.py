@@ -15,6 +15,7 @@ from broker.service import events
 from broker.service.budget import Budget, Ledger
 from broker.service.dirty import HOST
 from broker.service.journal import Journal, JournalError
+from broker.service.snapshot import encode_snapshot
 from broker.text.escape import printable
 
 if TYPE_CHECKING:
@@ -35,14 +36,20 @@ _MAX_NOTES: Final = 10_000
 
 
 class Audit:
-    """Journal and state together; `on_note` is called when something waits to be written."""
+    """Journal and state together.
+
+    `on_note` is called when something waits to be written, each of `readers` when something was.
+    `unrotated` says why the log grows beyond its size, if it does.
+    """
 
     log = Logger()
 
     def __init__(self, journal: Journal, state: State, budget: Budget, clock: IReactorTime) -> None:
         self.state = state
         self.last_error: tuple[float, str] | None = None
+        self.unrotated: str | None = None
         self.on_note: Callable[[], None] = lambda: None
+        self.readers: list[Callable[[], None]] = []
         self._journal = journal
         self._ledger = Ledger(budget)
         self._clock = clock
@@ -55,8 +62,8 @@ class Audit:
 
     @property
     def lines(self) -> int:
-        """Lines in the journal."""
-        return self._journal.lines
+        """The number of the last line."""
+        return self._journal.head.n
 
     def commit(
         self, lines: Sequence[events.Event], entries: Sequence[tuple[str, Entry]] = ()
@@ -79,6 +86,10 @@ class Audit:
                 self.state.apply(line)
         for path, entry in entries:
             self.state.decided(path, entry.text, entry)
+        self._journal.set_in_force(self.state.policy_digest)
+        if self._journal.full:
+            self._rotate()
+        self._appended()
         return True
 
     def note(self, line: events.Event) -> None:
@@ -99,6 +110,34 @@ class Audit:
         except JournalError as error:
             self._notes = notes
             self._cannot_write(error)
+            return
+        self._appended()
+
+    def sign(self) -> None:
+        """Sign a checkpoint if there is something new; called now and then."""
+        self.flush()
+        if self._journal.error is None:
+            try:
+                self._journal.sign()
+            except JournalError as error:
+                self._cannot_write(error)
+            else:
+                self._appended()
+
+    def checkpoint(self) -> bytes:
+        """Sign a checkpoint of all that was written so far; answers its line.
+
+        Raises:
+            JournalError: the audit log cannot be written.
+        """
+        self.flush()
+        try:
+            line = self._journal.checkpoint()
+        except JournalError as error:
+            self._cannot_write(error)
+            raise
+        self._appended()
+        return line
 
     def probe(self) -> bool:
         """Try a journal that failed again, with a line that says so; whether it is well now."""
@@ -198,6 +237,23 @@ class Audit:
     def forget(self, account: int | str) -> None:
         """The domain, or the channel of this path, is gone; another starts afresh."""
         self._ledger.forget(account)
+
+    def _rotate(self) -> None:
+        """Begin a new segment; if that fails the old one goes on growing, and says so."""
+        try:
+            self._journal.rotate(encode_snapshot(self.state, self._journal.head))
+        except JournalError as error:
+            self._cannot_write(error)
+        except OSError as error:
+            self.unrotated = f"{self._journal.path} grows beyond its size: {error}"
+            self.failed(f"the audit log cannot be rotated: {error}")
+            self.alarm("audit log", f"cannot be rotated: {error}")
+        else:
+            self.unrotated = None
+
+    def _appended(self) -> None:
+        for told in list(self.readers):
+            told()
 
     def _cannot_write(self, error: JournalError) -> None:
         what = f"the audit log cannot be written, so nothing is granted: {error}"

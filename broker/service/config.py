@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from broker.service.journal import Rotation
 from broker.text.marked_yaml import load_struct
 from broker.text.problems import Problem, ProblemsError
 
@@ -27,6 +28,13 @@ class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     refill_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
 
 
+class AuditLogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How large the audit log gets: the size of a segment, and how many older ones are kept."""
+
+    segment_mebibytes: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
+    keep: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 16
+
+
 class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One broker; etc/broker.yaml explains each key. Relative paths start at the file's place."""
 
@@ -37,6 +45,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     rpc: RpcConfig = RpcConfig()
     adopt_labels: bool = False
     audit_budget: BudgetConfig = BudgetConfig()
+    audit_log: AuditLogConfig = AuditLogConfig()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     adopt_labels: bool
     burst: int
     refill: float
+    rotation: Rotation = Rotation()
 
 
 def load_settings(file: Path, *, store: str | None, state: Path | None) -> Settings:
@@ -74,4 +84,7 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
         adopt_labels=config.adopt_labels,
         burst=config.audit_budget.burst,
         refill=config.audit_budget.refill_seconds,
+        rotation=Rotation(
+            size=config.audit_log.segment_mebibytes << 20, keep=config.audit_log.keep
+        ),
     )

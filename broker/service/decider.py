@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from twisted.internet.defer import Deferred
 
 from broker.core.plan import plan
-from broker.core.record import RecordError
+from broker.core.record import RecordError, record_id
 from broker.service import events
 from broker.service.judge import make_entry
 from broker.text.escape import escape
@@ -141,7 +141,7 @@ class Decider:
                 return
             batch.seq += 1
             text = made.text.decode("ascii")
-            batch.lines.append(events.Decided(batch.now, device.path, text))
+            batch.lines.append(events.Decided(batch.now, device.path, text, record_id(text)))
             batch.entries.append((device.path, made))
             batch.fresh.append((device, entry))
             batch.writes.append((device, made))

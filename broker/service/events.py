@@ -1,15 +1,20 @@
-"""Every kind of line in the audit log, and its exact text.
+"""Every kind of line in the audit log: what it says, in JSON.
 
-A line is a JSON object: `event` names its kind, `t` is seconds since 1970, UTC. The broker's
-durable state is a fold over these lines (`state.py`); kinds that change no state are there for
-people. Text from guests is escaped before it gets here.
+A line is a JSON object: `event` names its kind, `t` is seconds since 1970, UTC; how it is numbered
+and chained is `broker.audit.chain`'s. The broker's durable state is a fold over these lines
+(`state.py`); kinds that change no state are there for people. Text from guests is escaped before
+it gets here. Where somebody acted, `subject` is who, and `role` in which role.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Final, Literal
 
 import msgspec
+
+from broker.audit.checkpoint import Checkpoint
+from broker.audit.segments import Segment
 
 Bound = Literal["uuid", "name"]
 
@@ -46,6 +51,7 @@ class LabelSet(Line, frozen=True, tag="label_set"):
     label: str
     policy: str | None
     subject: str
+    role: str = ""
 
 
 class LabelRemoved(Line, frozen=True, tag="label_removed"):
@@ -54,6 +60,7 @@ class LabelRemoved(Line, frozen=True, tag="label_removed"):
     bound: Bound
     key: str
     subject: str
+    role: str = ""
 
 
 class Admitted(Line, frozen=True, tag="admitted"):
@@ -71,10 +78,11 @@ class Released(Line, frozen=True, tag="released"):
 
 
 class Decided(Line, frozen=True, tag="decided"):
-    """The intent to publish a decision record: its path and exact text."""
+    """The intent to publish a decision record: its path, exact text, and the `id` in that."""
 
     path: str
     text: str
+    id: str
 
 
 class Published(Line, frozen=True, tag="published"):
@@ -110,6 +118,7 @@ class PolicyLoaded(Line, frozen=True, tag="policy_loaded"):
     replaces: str | None
     subject: str
     renames: dict[str, str] = {}
+    role: str = ""
 
 
 class PolicyRefused(Line, frozen=True, tag="policy_refused"):
@@ -118,6 +127,7 @@ class PolicyRefused(Line, frozen=True, tag="policy_refused"):
     source: str
     problems: tuple[str, ...]
     subject: str
+    role: str = ""
 
 
 class Beat(Line, frozen=True, tag="beat"):
@@ -139,6 +149,7 @@ class QuarantineLifted(Line, frozen=True, tag="quarantine_lifted"):
 
     uuid: str
     subject: str
+    role: str = ""
 
 
 class Violation(Line, frozen=True, tag="violation"):
@@ -193,21 +204,27 @@ Event = (
     | Alarm
     | Repeated
     | Reported
+    | Segment
+    | Checkpoint
 )
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 
 
-def encode_line(event: Event) -> bytes:
-    """One line of the journal, newline included."""
-    return _ENCODER.encode(event) + b"\n"
+def encode_event(event: Event) -> bytes:
+    """An event as JSON in printable ASCII."""
+    data = _ENCODER.encode(event)
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    words = json.dumps(msgspec.to_builtins(event), separators=(",", ":"))
+    return words.replace("\x7f", "\\u007f").encode("ascii")
 
 
-def decode_line(raw: bytes) -> Event:
-    """Read one line.
+def decode_event(data: bytes) -> Event:
+    """Read one event.
 
     Raises:
         msgspec.MsgspecError: it is not JSON, or no event as written here.
     """
-    return _DECODER.decode(raw)
+    return _DECODER.decode(data)

@@ -42,6 +42,7 @@ class Heartbeat:
         self._ticks += 1
         if self._ticks % _REPEATS_EVERY == 0:
             audit.repeats()
+            audit.sign()
         if audit.broken:
             if audit.probe():
                 engine.start_over()

@@ -72,7 +72,7 @@ class Brokerd:
         self._reactor = reactor
         self._init = init
         specs = load_specs(settings.specs)
-        self._statedir = StateDir(settings.state, init=init)
+        self._statedir = StateDir(settings.state, init=init, rotation=settings.rotation)
         key = self._statedir.key
         budget = Budget(settings.burst, settings.refill)
         clock = cast("IReactorTime", reactor)

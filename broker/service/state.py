@@ -1,4 +1,4 @@
-"""The durable state: a fold over the journal's events, and nothing else.
+"""The durable state: a fold over the audit log's events, and nothing else.
 
 Every change is an event that is on the disk before `apply` sees it, so that a restart, a crash
 included, finds the same state again.
@@ -17,7 +17,7 @@ from broker.service import events
 from broker.xenstore import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 MAX_SPENT_NONCES: Final = 32_768
 """Nonces remembered as used; the oldest is forgotten first."""
@@ -125,16 +125,7 @@ class State:
             ValueError: the text is no record of this path, or its number was used before.
         """
         if entry is None:
-            try:
-                record = parse_record(text)
-            except RecordError as error:
-                raise ValueError(f"{path}: {error}") from None
-            channel = paths.Channel(
-                record.backend, record.device_class, record.frontend, record.device
-            )
-            if paths.decision_path(channel) != path:
-                raise ValueError(f"{path} holds the record of {channel}")
-            entry = Entry(record.seq, text, decision_of(record))
+            entry = _entry(path, text)
         if entry.seq <= self.seq:
             raise ValueError(f"{path}: seq {entry.seq} follows {self.seq}")
         self.seq = entry.seq
@@ -144,6 +135,14 @@ class State:
             self.spent[nonce] = path
             if len(self.spent) > MAX_SPENT_NONCES:
                 del self.spent[next(iter(self.spent))]
+
+    def restore(self, ledger: Iterable[tuple[str, str]]) -> None:
+        """Take the last decisions of all paths from a snapshot.
+
+        Raises:
+            ValueError: one of them is no record of its path.
+        """
+        self.ledger = {path: _entry(path, text.encode("ascii")) for path, text in ledger}
 
     def label_of(self, uuid: str | None, name: str | None) -> str | None:
         """The label assigned to a domain: by its uuid, else by its name."""
@@ -186,3 +185,14 @@ class State:
             self.once_labelled[event.key] = None
             if len(self.once_labelled) > MAX_ONCE_LABELLED:
                 del self.once_labelled[next(iter(self.once_labelled))]
+
+
+def _entry(path: str, text: bytes) -> Entry:
+    try:
+        record = parse_record(text)
+    except RecordError as error:
+        raise ValueError(f"{path}: {error}") from None
+    channel = paths.Channel(record.backend, record.device_class, record.frontend, record.device)
+    if paths.decision_path(channel) != path:
+        raise ValueError(f"{path} holds the record of {channel}")
+    return Entry(record.seq, text, decision_of(record))

@@ -9,20 +9,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.service.journal import CorruptError, Journal, replay
+from broker.audit.segments import NEWEST
+from broker.service.durable import write_durably
+from broker.service.journal import Journal, JournalError, Rotation
+from broker.service.recover import Recovered, aside, recover, tidy
+from broker.service.replay import CorruptError, Replayed, replay, state_before
+from broker.service.snapshot import encode_snapshot
 from broker.service.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-JOURNAL: Final = "audit.jsonl"
 KEY: Final = "broker.key"
 PUBLIC_KEY: Final = "broker.pub"
 LOCK: Final = "lock"
@@ -35,7 +38,7 @@ class RefusedError(Exception):
 class StateDir:
     """An open, locked state directory."""
 
-    def __init__(self, path: Path, *, init: bool) -> None:
+    def __init__(self, path: Path, *, init: bool, rotation: Rotation | None = None) -> None:
         """Open it; with `init`, make or accept what is missing or corrupt.
 
         Raises:
@@ -45,6 +48,7 @@ class StateDir:
         self.path = path
         self.init = init
         self.note = ""
+        self._rotation = rotation or Rotation()
         if init:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         elif not path.is_dir():
@@ -52,7 +56,7 @@ class StateDir:
         self._lock = _lock(path)
         with contextlib.ExitStack() as unlock:
             unlock.callback(os.close, self._lock)
-            journal, key = path / JOURNAL, path / KEY
+            journal, key = path / NEWEST, path / KEY
             if not init:
                 for file in (journal, key):
                     if not file.exists():
@@ -64,8 +68,10 @@ class StateDir:
 
     def close(self) -> None:
         """Flush the journal and let another broker have the directory."""
-        self.journal.close()
-        os.close(self._lock)
+        try:
+            self.journal.close()
+        finally:
+            os.close(self._lock)
 
     def policy_file(self, digest: str) -> Path:
         """Where a policy's exact bytes are kept, by its digest `sha256:<hex>`."""
@@ -93,7 +99,7 @@ class StateDir:
                     f"{path} is no Ed25519 key in PEM; restore it, or start with --init to make "
                     f"another one (agents need the new {PUBLIC_KEY} then)"
                 )
-            path.rename(_aside(path))
+            path.rename(aside(path))
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(
             serialization.Encoding.PEM,
@@ -110,53 +116,41 @@ class StateDir:
         )
         path = self.path / PUBLIC_KEY
         if not path.exists() or path.read_bytes() != pem:
+            if path.exists():
+                # What the former key signed of the audit log can be verified with it alone.
+                path.rename(aside(path))
             write_durably(path, pem, 0o644)
 
     def _open_journal(self, path: Path) -> Journal:
-        if not path.exists():
-            return Journal(path, 0, 0)
         try:
-            replayed = replay(path, self.state)
+            tidy(self.path)
+            found = self._read(path)
         except CorruptError as error:
             if not self.init:
                 raise RefusedError(
                     f"{error}; restore the state directory, or start with --init to go on from "
-                    "what can be read before that line (the file is kept aside)"
+                    "what can be read before that (the rest is kept aside)"
                 ) from None
-            aside = _aside(path)
-            write_durably(aside, path.read_bytes(), 0o600)
-            self.note = f"--init: went on from before a corrupt line, all of it is in {aside}"
-            self.state = State()
-            replayed = replay(path, self.state, end=error.offset)
-        if not self.state.started and not self.init:
+            found = recover(self.path, str(error))
+        if not found.state.started and not self.init:
             raise RefusedError(_missing(path))
-        if replayed.torn:
-            self.note = f"a torn last line of {replayed.torn} bytes was cut off"
-        return Journal(path, replayed.offset, replayed.lines)
+        self.state, self.note = found.state, found.note
+        journal = Journal(path, found.replayed, self.key, self._rotation)
+        journal.set_in_force(self.state.policy_digest)
+        if found.restate:
+            try:
+                journal.rotate(encode_snapshot(self.state, journal.head))
+            except JournalError as error:
+                raise RefusedError(f"the audit log cannot be written: {error}") from None
+        return journal
 
-
-def write_durably(path: Path, data: bytes, mode: int) -> None:
-    """Replace a file whole, or not at all, and have it on the disk on return.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    def _read(self, path: Path) -> Recovered:
+        if not path.exists():
+            return Recovered(State(), Replayed(), restate=False, note="")
+        state, before = state_before(path)
+        found = replay(path, state, before)
+        torn = f"a torn last line of {found.torn} bytes was cut off" if found.torn else ""
+        return Recovered(state, found, restate=False, note=torn)
 
 
 def _lock(path: Path) -> int:
@@ -174,7 +168,3 @@ def _missing(path: Path) -> str:
         f"{path} is missing: restore the state directory, or, if there is none to restore, "
         "start once with --init (labels, and which decisions were made, start afresh)"
     )
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.corrupt-{int(time.time())}")

@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.core.record import Record, sign_record
+from broker.audit.chain import Head
+from broker.core.record import Record, record_id, sign_record
 from broker.service import events
-from broker.service.journal import CorruptError, Journal, JournalError, replay
+from broker.service.journal import Journal, JournalError, Rotation
+from broker.service.replay import CorruptError, Replayed, replay
 from broker.service.state import Admission, State
 from broker.service.statedir import RefusedError, StateDir
 from broker.xenstore import paths
@@ -41,7 +43,7 @@ def decided(seq, *, nonce="0" * 32, device="0", domain=UUID):
         reason="why not",
     )
     text = sign_record(record, KEY).decode()
-    return events.Decided(1.0, paths.decision_path(channel), text)
+    return events.Decided(1.0, paths.decision_path(channel), text, record_id(text))
 
 
 LINES = [
@@ -54,8 +56,14 @@ LINES = [
 ]
 
 
+def opened(path, replayed=None):
+    return Journal(path, replayed or Replayed(), KEY, Rotation())
+
+
 def written(path, lines=LINES):
-    journal = Journal(path, 0, 0)
+    """A log of these lines, with a checkpoint at its end."""
+    path.unlink(missing_ok=True)
+    journal = opened(path)
     journal.commit(lines)
     journal.close()
     return path.read_bytes()
@@ -63,13 +71,13 @@ def written(path, lines=LINES):
 
 def state_of(path):
     state = State()
-    return state, replay(path, state)
+    return state, replay(path, state, Head())
 
 
 def test_what_was_committed_is_found_again(tmp_path):
     written(tmp_path / "j")
     state, replayed = state_of(tmp_path / "j")
-    assert replayed.lines == len(LINES)
+    assert (replayed.head.n, replayed.signed) == (len(LINES) + 1, len(LINES) + 1)
     assert (state.seq, state.beat) == (2, 31)
     assert state.label_of(UUID, None) == "a"
     assert state.admissions == {3: Admission(UUID, "a")}
@@ -78,13 +86,13 @@ def test_what_was_committed_is_found_again(tmp_path):
 
 def test_a_kill_at_any_byte_of_the_last_batch_loses_only_what_was_never_acted_on(tmp_path):
     path = tmp_path / "j"
-    first = written(path, LINES[:4])
     whole = written(path, LINES)
+    first = b"".join(whole.splitlines(keepends=True)[:4])
     for length in range(len(first), len(whole) + 1):
         path.write_bytes(whole[:length])
         state, replayed = state_of(path)
         assert state.seq >= 1
-        journal = Journal(path, replayed.offset, replayed.lines)
+        journal = opened(path, replayed)
         journal.commit([events.Stopped(1.0)])
         journal.close()
         again, _ = state_of(path)
@@ -132,7 +140,7 @@ def test_a_nonce_serves_one_life_on_one_path(tmp_path):
 def test_a_failed_write_leaves_the_journal_as_it_was(tmp_path, monkeypatch, failing):
     path = tmp_path / "j"
     before = written(path)
-    journal = Journal(path, len(before), len(LINES))
+    journal = opened(path, state_of(path)[1])
     real = os.write
 
     def fail(file, data=b""):
@@ -150,7 +158,7 @@ def test_a_failed_write_leaves_the_journal_as_it_was(tmp_path, monkeypatch, fail
     journal.commit([events.Stopped(1.0)])
     journal.close()
     assert journal.error is None
-    assert state_of(path)[1].lines == len(LINES) + 1
+    assert state_of(path)[1].head.n == len(LINES) + 3
 
 
 def made(path):

@@ -1,0 +1,1 @@
+"""The audit log as files: chained lines, signed checkpoints, segments; read and verified."""

@@ -1,0 +1,92 @@
+"""The durable state as one file: what a new segment of the audit log goes on from.
+
+It is bound to the log from both sides: the segment's first line names the file's SHA-256, and the
+file the last line that it is the state of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.service.events import Bound  # noqa: TC001 - msgspec reads the annotations
+from broker.service.state import Admission, Assignment, State
+
+if TYPE_CHECKING:
+    from broker.audit.chain import Head
+
+
+class SnapshotError(ValueError):
+    """The file does not hold a state, or one of another line of the log."""
+
+
+class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    bound: Bound
+    key: str
+    assigned: Assignment
+
+
+class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    n: int
+    hash: str
+    seq: int
+    beat: int
+    policy_digest: str | None
+    labels: tuple[_Label, ...]
+    once_labelled: tuple[str, ...]
+    admissions: tuple[tuple[int, Admission], ...]
+    ledger: tuple[tuple[str, str], ...]
+    spent: tuple[tuple[str, str], ...]
+    quarantine: tuple[tuple[str, str], ...]
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(_Snapshot)
+
+
+def encode_snapshot(state: State, head: Head) -> bytes:
+    """The state as of the line `head`."""
+    return _ENCODER.encode(
+        _Snapshot(
+            n=head.n,
+            hash=head.hash.decode("ascii"),
+            seq=state.seq,
+            beat=state.beat,
+            policy_digest=state.policy_digest,
+            labels=tuple(_Label(*key, assigned) for key, assigned in state.labels.items()),
+            once_labelled=tuple(state.once_labelled),
+            admissions=tuple(state.admissions.items()),
+            ledger=tuple((path, it.text.decode("ascii")) for path, it in state.ledger.items()),
+            spent=tuple(state.spent.items()),
+            quarantine=tuple(state.quarantine.items()),
+        )
+    )
+
+
+def decode_snapshot(data: bytes, head: Head) -> State:
+    """The state that a file holds, which has to be the one as of the line `head`.
+
+    Raises:
+        SnapshotError: it is not.
+    """
+    try:
+        kept = _DECODER.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise SnapshotError("not a state of the broker") from None
+    if (kept.n, kept.hash.encode("ascii", "replace")) != (head.n, head.hash):
+        raise SnapshotError(f"the state as of line {kept.n}, not of {head.n}")
+    state = State()
+    state.started = True
+    state.labels = {(label.bound, label.key): label.assigned for label in kept.labels}
+    state.once_labelled = dict.fromkeys(kept.once_labelled)
+    state.admissions = dict(kept.admissions)
+    try:
+        state.restore(kept.ledger)
+    except (ValueError, UnicodeEncodeError) as error:
+        raise SnapshotError(str(error)) from None
+    state.spent = dict(kept.spent)
+    state.quarantine = dict(kept.quarantine)
+    state.policy_digest = kept.policy_digest
+    state.seq, state.beat = kept.seq, kept.beat
+    return state
