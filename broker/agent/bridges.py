@@ -19,8 +19,6 @@ from broker.agent.bridge_report import BridgeReport
 from broker.agent.durable import HeldPort
 from broker.agent.gates.base import GateError
 from broker.agent.gates.labelled import open_port
-from broker.agent.gates.netlink import Links
-from broker.agent.net_process import NetProcess
 from broker.agent.policies import MissingPolicyError, find_policy
 from broker.net.links import LinkTable
 from broker.net.messages import Alarm, Dropped
@@ -35,7 +33,10 @@ if TYPE_CHECKING:
 
     from broker.agent.durable import DurableState, Known
     from broker.agent.gates.base import Device
+    from broker.agent.net_helper import NetHelper
     from broker.core.consumer import Memory
+    from broker.net.client import HelperClient
+    from broker.net.messages import Event
     from broker.net.policy_rules import Rules, Uplink
     from broker.xenstore.transport import Reactor
 
@@ -73,6 +74,7 @@ class Bridges:
         policies: Path,
         report: Path,
         durable: DurableState,
+        helper: NetHelper,
         reactor: Reactor,
     ) -> None:
         self.changed: Callable[[], None] = lambda: None
@@ -82,40 +84,36 @@ class Bridges:
         self._durable = durable
         self._reactor = reactor
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
-        self._links = Links()
-        self._table = LinkTable()
+        self._links = LinkTable()
+        self._helper = helper
         self._ports: LabelledPorts | None = None
-        self._helper: NetProcess | None = None
         self._seq = -1
         self._digest = ""
         self._rules: Rules = _NoRules()
         self._without = _NO_RECORD
         """Why there are no rules, or empty."""
-        self._not_begun = ""
-        """Why the last attempt to start the helper anew failed, or empty."""
         self._looking = task.LoopingCall(self._look)
         self._looking.clock = reactor
 
     def start(self) -> None:
-        """Take over: what is open by a grant stays open, everything else on the bridges closes.
+        """From the helper's start on, take over each one.
 
-        Raises:
-            NetError: labels cannot be enforced here; says why.
-            OSError: the helper cannot be started.
+        What is open by a grant stays open, everything else on the bridges closes.
         """
         known = self._durable.saved.slots.values()
         self._newest(it.memory for it in known)
         if self._digest:
             self._find_rules()
-        self._begin()
-        self._looking.start(_LOOK_AGAIN)
+        self._helper.took_up = self._take_up
+        self._helper.heard = self._heard
+        self._helper.alarm = self._report.alarm
+        self._looking.start(_LOOK_AGAIN, now=False)
 
     def stop(self) -> None:
         """Every port stays as it is."""
         if self._looking.running:
             self._looking.stop()
         self._report.stop()
-        self._end_helper()
 
     # the vif gate's filter
 
@@ -241,14 +239,11 @@ class Bridges:
 
     # the helper
 
-    def _begin(self) -> None:
-        self._helper = NetProcess(self._reactor, self._hear)
-        try:
-            ports = LabelledPorts(self._helper.client, self._table, self._names)
-            self._forget(ports.start(None if self._without else self._rules, self._open_now()))
-        except (NetError, OSError):
-            self._end_helper()
-            raise
+    def _take_up(self, client: HelperClient) -> None:
+        """A helper has been started: it is told what is to be in force."""
+        self._ports = None
+        ports = LabelledPorts(client, self._links, self._names)
+        self._forget(ports.start(None if self._without else self._rules, self._open_now()))
         self._ports = ports
         self._report.write()
 
@@ -263,16 +258,25 @@ class Bridges:
             known.port = None
             if held is None or held.boot != self._boot or held.port.label != memory.label:
                 continue
-            link = self._links.get(held.index)
-            same = link is not None and link.name == held.port.name and link.up and link.master
-            if same and known.nonce and memory.granted == known.nonce:
+            if self._is_open(held) and known.nonce and memory.granted == known.nonce:
                 known.port = held
                 found.append(held.port)
         return found
 
+    def _is_open(self, held: HeldPort) -> bool:
+        """Whether the interface is still up under its name, in its bridge or (routed) in none."""
+        link = self._links.get(held.index)
+        bridge = None if held.port.bridge is None else self._links.named(held.port.bridge)
+        if link is None or link.name != held.port.name or not link.up:
+            return False
+        if held.port.bridge is None:
+            return not link.master
+        return bridge is not None and link.master == bridge.index
+
     def _in_force(self) -> LabelledPorts:
+        self._helper.client  # noqa: B018 - raises if none runs: then nothing can be put in force
         if self._ports is None:
-            raise NetError("the net helper has ended; it is being started again")
+            raise NetError("labels are not in force yet")
         return self._ports
 
     def _try(self, change: Callable[[LabelledPorts], object]) -> None:
@@ -282,47 +286,19 @@ class Bridges:
         try:
             change(self._ports)
         except NetError as error:
-            self._lost(error)
+            self._ports = None
+            self._helper.lost(error)
         self._report.soon()
 
-    def _hear(self) -> None:
+    def _heard(self, event: Event) -> None:
         """What the helper says unasked."""
-        if self._helper is None:
-            return
-        try:
-            events = self._helper.client.events()
-        except (NetError, OSError) as error:
-            self._lost(error)
-            return
-        for event in events:
-            if isinstance(event, Alarm):
-                self._report.alarm(event.text)
-            elif isinstance(event, Dropped):
-                self._sample(event)
-
-    def _lost(self, error: Exception) -> None:
-        self._report.alarm(f"{error}; starting the net helper anew")
-        self._end_helper()
-
-    def _end_helper(self) -> None:
-        self._ports = None
-        helper, self._helper = self._helper, None
-        if helper is not None:
-            helper.end()
+        if isinstance(event, Alarm):
+            self._report.alarm(event.text)
+        elif isinstance(event, Dropped):
+            self._sample(event)
 
     def _look(self) -> None:
-        self._hear()
-        if self._ports is None:
-            try:
-                self._begin()
-            except (NetError, OSError) as error:
-                if str(error) != self._not_begun:
-                    self._report.alarm(f"labels are not kept in step: {error}; trying again")
-                self._not_begun = str(error)
-                return
-            self._not_begun = ""
-            self._report.alarm("the net helper runs again")
-            self.changed()
+        self._helper.hear()
         if self._without and self._digest:
             self._find_rules()
             if not self._without:
@@ -339,7 +315,7 @@ class Bridges:
         label = None if self._ports is None else self._ports.label_of(index)
         try:
             link = self._links.get(index)
-        except OSError:
+        except NetError:
             link = None
         return f"{link.name if link else index} ({label or 'no class'})"
 

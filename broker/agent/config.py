@@ -10,8 +10,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from broker.agent.gates.netlink import link_name
-from broker.text.escape import escape
+from broker.net.model import InvalidError, interface_name
 from broker.text.marked_yaml import load_struct
 from broker.text.problems import Problem, ProblemsError
 
@@ -52,6 +51,7 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     bootstrap_devices: list[BootstrapDevice] = []
     bridges: list[str] = []
     policies: str | None = None
+    route_through: str = "eth0"
     net_report: str = "/run/xen-policy-broker/net.json"
 
 
@@ -78,11 +78,13 @@ def load_config(path: Path) -> AgentConfig:
         problems.append(f"store: {config.store!r} is not unix:PATH, xenbus or xenbus:PATH")
     if config.bridges and (config.policies is None or config.gates != "real"):
         problems.append("bridges needs policies: DIR (the policy files), and real gates")
-    problems += [
-        f"bridges: {escape(name)!r} is no link's name"
-        for name in config.bridges
-        if link_name(name.encode()) is None
-    ]
+    if config.policies is not None and config.gates != "real":
+        problems.append("policies needs real gates: simulated ones pass no frames")
+    for name in (*config.bridges, config.route_through):
+        try:
+            interface_name(name)
+        except InvalidError as error:
+            problems.append(str(error))
     if problems:
         raise ProblemsError(tuple(Problem(str(path), 1, 1, problem) for problem in problems))
     place = path.parent

@@ -29,13 +29,15 @@ from broker.agent.config import AgentConfig, load_config, load_key
 from broker.agent.destroy import Destroyer
 from broker.agent.durable import DurableState
 from broker.agent.gates.blkback import Blkback
-from broker.agent.gates.netlink import LinkMonitor, Links
 from broker.agent.gates.simulated import SimulatedGate
 from broker.agent.gates.vbd import VbdGate
 from broker.agent.gates.vif import NoFilter, VifGate
 from broker.agent.helper import HelperSession
+from broker.agent.net_helper import NetHelper
 from broker.agent.session import AgentSession
+from broker.net.links import LinkMonitor, LinkTable
 from broker.net.model import NetError
+from broker.net.privileges import give_up_net_admin
 from broker.text.problems import ProblemsError
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from broker.agent.gates.base import BackendNodes, Gate
     from broker.agent.gates.vif import PortFilter
     from broker.agent.hotplug import Reactor
+    from broker.net.link_changes import LinkChanger
 
 
 @implementer(IReadDescriptor)
@@ -97,7 +100,8 @@ class Agent:
         # In another backend domain there is no toolstack: there it can only be reported.
         destroy = Destroyer(reactor, spared, config.xl).destroy if config.domid == 0 else None
         refused = destroy if config.strict else None
-        self._bridges = _bridges(config, durable, reactor)
+        self._net = NetHelper(reactor)
+        self._bridges = _bridges(config, durable, self._net, reactor)
         self._session = AgentSession(
             config.store,
             reactor,
@@ -107,15 +111,18 @@ class Agent:
             make_gates=(
                 _simulated_gates
                 if config.gates == "simulated"
-                else _real_gates(reactor, self._bridges or NoFilter())
+                else _real_gates(
+                    reactor, self._net, self._bridges or NoFilter(), config.route_through
+                )
             ),
             bootstrap=config.bootstrap_devices,
             refused=refused,
             ungated=destroy if config.ungated == "destroy" else None,
             bridges=self._bridges,
         )
+        self._net.back = lambda: self._session.links_changed(None)
         if self._bridges is not None:
-            self._bridges.changed = lambda: self._session.links_changed(None)
+            self._bridges.changed = self._net.back
         self._helper = (
             None
             if config.helper is None
@@ -132,11 +139,15 @@ class Agent:
 
         Raises:
             CannotListenError: the hotplug socket cannot be had.
-            NetError: labels cannot be enforced on the bridges.
+            NetError: the network cannot be changed, or labels not be enforced on the bridges.
+            OSError: the net helper cannot be started.
         """
         config = self._config
-        if self._bridges is not None:
-            self._bridges.start()  # before any gate moves
+        if config.gates == "real":
+            if self._bridges is not None:
+                self._bridges.start()
+            self._net.start()  # before any gate moves
+            give_up_net_admin()
         if config.hotplug_socket is not None:
             service = hotplug.HotplugService(self._session, config.domid, strict=config.strict)
             hotplug.listen(service, Path(config.hotplug_socket), self._reactor)
@@ -154,16 +165,20 @@ class Agent:
             await self._helper.stopService()
         if self._bridges is not None:
             self._bridges.stop()
+        self._net.stop()
 
 
-def _bridges(config: AgentConfig, durable: DurableState, reactor: Reactor) -> Bridges | None:
-    if not config.bridges or config.policies is None:
+def _bridges(
+    config: AgentConfig, durable: DurableState, helper: NetHelper, reactor: Reactor
+) -> Bridges | None:
+    if config.policies is None:
         return None
     return Bridges(
         config.bridges,
         policies=Path(config.policies),
         report=Path(config.net_report),
         durable=durable,
+        helper=helper,
         reactor=reactor,
     )
 
@@ -174,10 +189,10 @@ def _simulated_gates(nodes: BackendNodes) -> dict[str, Gate]:
 
 
 def _real_gates(
-    reactor: Reactor, port_filter: PortFilter
+    reactor: Reactor, changer: LinkChanger, port_filter: PortFilter, route_through: str
 ) -> Callable[[BackendNodes], dict[str, Gate]]:
     def make(nodes: BackendNodes) -> dict[str, Gate]:
-        vif = VifGate(Links(), nodes, port_filter)
+        vif = VifGate(LinkTable(), changer, nodes, port_filter, route_through=route_through)
         return {"vif": vif, "vbd": VbdGate(nodes, Blkback(), reactor)}
 
     return make

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from broker.agent.config import BootstrapDevice
     from broker.agent.durable import DurableState
     from broker.agent.gates.base import BackendNodes, Gate
-    from broker.agent.gates.netlink import Link
     from broker.agent.reports import Outcome
     from broker.agent.ungated import Destroy
+    from broker.net.links import Link
     from broker.xenstore.client import StoreConnection
     from broker.xenstore.transport import Reactor
 

@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING, Final
 
 from broker.net import messages
 from broker.net.messages import (
+    Count,
+    Counted,
     Done,
     Event,
     Framer,
+    Hello,
     Numbers,
     NumbersAre,
     ProtocolError,
     Put,
     Refused,
     Remove,
+    RouteTo,
+    SetLink,
     Show,
     Shown,
     Start,
@@ -33,16 +38,19 @@ from broker.net.messages import (
 from broker.net.model import NetError, Port, Target
 
 if TYPE_CHECKING:
-    from broker.net.messages import Answer, Request
+    from collections.abc import Sequence
+
+    from broker.net.messages import Answer, Drops, Request
 
 TIMEOUT: Final = 10.0
 """Seconds for one answer; ten thousand pairs take a tenth of one."""
 
 
 class HelperClient:
-    """Has the same functions as `PortEnforcer`, carried out by a helper at the end of `stream`.
+    """Has the functions of `PortEnforcer` and `LinkChanges`; a helper carries them out.
 
-    Each raises `NetError` if it is not in force. `events` has what came unasked.
+    It is at the other end of `stream`. Each raises `NetError` if it is not in force. `events` has
+    what came unasked.
     """
 
     def __init__(self, stream: socket.socket) -> None:
@@ -58,6 +66,10 @@ class HelperClient:
     def close(self) -> None:
         """End the helper; the tables stay as they are."""
         self._stream.close()
+
+    def check(self) -> None:
+        """Find out whether the helper is there and has its rights."""
+        self._do(Hello())
 
     def numbers_in_kernel(self) -> frozenset[int]:
         """Class numbers that ports have in the kernel now, whoever put them there."""
@@ -83,6 +95,30 @@ class HelperClient:
         pairs = list(target.pairs)
         first = pairs if during is None else list(during)
         self._do(Update(list(target.ports.values()), pairs, first))
+
+    def change_link(
+        self,
+        index: int,
+        *,
+        up: bool | None = None,
+        master: int | None = None,
+        name: str | None = None,
+        mtu: int | None = None,
+        address: bytes | None = None,
+    ) -> None:
+        """Change what is given of a guest's link and leave the rest."""
+        self._do(SetLink(index, up, master, name, mtu, address))
+
+    def route_to(self, index: int, networks: Sequence[str], through: str) -> None:
+        """Have dom0 route to these networks by a guest's link."""
+        self._do(RouteTo(index, list(networks), through))
+
+    def drops(self) -> list[Drops]:
+        """What was refused so far."""
+        answer = self._call(Count())
+        if not isinstance(answer, Counted):
+            raise NetError(f"net helper: unexpected answer {answer!r}")
+        return answer.drops
 
     def show(self) -> Shown:
         """What is in force, and what was refused."""
@@ -158,7 +194,7 @@ class HelperClient:
 
 
 def spawn() -> tuple[HelperClient, subprocess.Popen[bytes]]:
-    """Start a helper as this user, in this network namespace; call before giving rights up.
+    """Start a helper in this network namespace; it has CAP_NET_ADMIN if this user is root.
 
     Raises:
         OSError: it cannot be started. What it finds amiss is told by the first call.

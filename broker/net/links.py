@@ -1,7 +1,12 @@
-"""What is a bridge and what is not, and which index an interface's name has now: rtnetlink."""
+"""The network's links by rtnetlink: what they are, and which have changed. Needs no right.
+
+Links are known by index, so that a rename or a re-creation under the same name between looking
+and acting cannot put another link in a link's place. Facts: linux/rtnetlink.h, linux/if_link.h.
+"""
 
 from __future__ import annotations
 
+import errno
 import struct
 from typing import Final
 
@@ -10,24 +15,38 @@ import msgspec
 from broker.net import netlink
 from broker.net.model import NetError, interface_name
 
-_GETLINK, _NEWLINK, _DELLINK = 18, 16, 17
-_IFNAME, _MASTER, _LINKINFO, _KIND = 3, 10, 18, 1
-_IFINFO: Final = struct.Struct("=BxHiII")
+GETLINK, NEWLINK, DELLINK = 18, 16, 17
+IFNAME, MASTER, LINKINFO, KIND = 3, 10, 18, 1
+_PARENT_NAME, _PARENT_BUS = 56, 57
+UP: Final = 1
+"""IFF_UP."""
+IFINFO: Final = struct.Struct("=BxHiII")
+"""struct ifinfomsg: family, type, index, flags, which flags change."""
 LINK_GROUP: Final = 1
 """RTNLGRP_LINK."""
 
 
 class Link(msgspec.Struct, frozen=True):
-    """One interface: `kind` is the driver's word (`bridge`, `openvswitch`, `veth`) or empty."""
+    """One link as the kernel shows it.
+
+    `kind` is the driver's word for software links (`bridge`, `openvswitch`, `veth`), empty for
+    others; `master` the index of the bridge it is in, 0 for none; `parent` is `bus/name` of the
+    device it belongs to (`xen-backend/vif-3-0`; Linux 5.14 and later), else empty.
+    """
 
     index: int
     name: str
     kind: str
     master: int
+    up: bool
+    parent: str
 
 
 class LinkTable:
-    """The interfaces of the network namespace this is made in, read when asked."""
+    """The links of the network namespace this is made in, read when asked.
+
+    Every function raises `NetError` when the kernel does not tell.
+    """
 
     def __init__(self) -> None:
         self._socket = netlink.NetlinkSocket(netlink.ROUTE)
@@ -37,32 +56,30 @@ class LinkTable:
         self._socket.close()
 
     def all(self) -> list[Link]:
-        """Every interface.
-
-        Raises:
-            NetError: the kernel does not tell.
-        """
-        try:
-            answers = self._socket.ask(_GETLINK, netlink.DUMP, _IFINFO.pack(0, 0, 0, 0, 0))
-        except OSError as error:
-            raise NetError(f"interfaces cannot be listed: {error}") from error
-        return [_link(payload) for kind, payload in answers if kind == _NEWLINK]
+        """Every link there is."""
+        return self._ask(netlink.DUMP, IFINFO.pack(0, 0, 0, 0, 0))
 
     def named(self, name: str) -> Link | None:
-        """The interface that has this name now, or None."""
-        body = _IFINFO.pack(0, 0, 0, 0, 0) + netlink.text(_IFNAME, interface_name(name))
-        return self._one(body)
+        """The link that has this name now, or None.
+
+        Raises:
+            InvalidError: `name` is no link's.
+        """
+        body = IFINFO.pack(0, 0, 0, 0, 0) + netlink.text(IFNAME, interface_name(name))
+        return next(iter(self._ask(netlink.ACK, body)), None)
 
     def get(self, index: int) -> Link | None:
-        """The interface with this index, or None."""
-        return self._one(_IFINFO.pack(0, 0, index, 0, 0))
+        """The link with this index, or None."""
+        return next(iter(self._ask(netlink.ACK, IFINFO.pack(0, 0, index, 0, 0))), None)
 
-    def _one(self, body: bytes) -> Link | None:
+    def _ask(self, flags: int, body: bytes) -> list[Link]:
         try:
-            answers = self._socket.ask(_GETLINK, netlink.ACK, body)
-        except OSError:
-            return None  # ENODEV
-        return next((_link(payload) for kind, payload in answers if kind == _NEWLINK), None)
+            answers = self._socket.ask(GETLINK, flags, body)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return []
+            raise NetError(f"links cannot be read: {error}") from error
+        return [_link(payload) for kind, payload in answers if kind == NEWLINK]
 
     def check_bridge(self, name: str) -> Link:
         """The Linux bridge of this name.
@@ -86,15 +103,40 @@ class LinkTable:
         raise NetError(f"{name} is not a Linux bridge but {link.kind or 'a plain interface'}")
 
 
+class LinkMonitor:
+    """A readable file descriptor that says when any link changes."""
+
+    def __init__(self) -> None:
+        self._socket = netlink.NetlinkSocket(netlink.ROUTE, (LINK_GROUP,))
+
+    def fileno(self) -> int:
+        """What to wait on."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def changed(self) -> tuple[Link, ...] | None:
+        """The links that changed since the last call; None if some changes were lost."""
+        heard, lost = self._socket.heard()
+        if lost:
+            return None
+        return tuple(_link(payload) for kind, payload in heard if kind in {NEWLINK, DELLINK})
+
+
 def _link(payload: bytes) -> Link:
-    _, _, index, _, _ = _IFINFO.unpack_from(payload)
-    values = netlink.attributes(payload, _IFINFO.size)
-    info = netlink.attributes(values.get(_LINKINFO, b""))
+    _, _, index, flags, _ = IFINFO.unpack_from(payload)
+    values = netlink.attributes(payload, IFINFO.size)
+    info = netlink.attributes(values.get(LINKINFO, b""))
+    bus, parent = values.get(_PARENT_BUS), values.get(_PARENT_NAME)
     return Link(
         index=index,
-        name=netlink.word(values.get(_IFNAME)),
-        kind=netlink.word(info.get(_KIND)),
-        master=int.from_bytes(values.get(_MASTER, b""), "little"),
+        name=netlink.word(values.get(IFNAME)),
+        kind=netlink.word(info.get(KIND)),
+        master=int.from_bytes(values.get(MASTER, b""), "little"),
+        up=bool(flags & UP),
+        parent="" if not bus or not parent else f"{netlink.word(bus)}/{netlink.word(parent)}",
     )
 
 
@@ -103,7 +145,7 @@ def gone(kind: int, payload: bytes) -> int | None:
 
     A port that only leaves its bridge is announced with AF_BRIDGE and is not gone.
     """
-    if kind != _DELLINK or len(payload) < _IFINFO.size:
+    if kind != DELLINK or len(payload) < IFINFO.size:
         return None
-    family, _, index, _, _ = _IFINFO.unpack_from(payload)
+    family, _, index, _, _ = IFINFO.unpack_from(payload)
     return int(index) if family == 0 else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from broker.net.model import Port  # noqa: TC001 - msgspec reads the annotations
+from broker.net.model import InvalidError, Port, interface_name, ip_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,18 +19,29 @@ if TYPE_CHECKING:
 MAX_MESSAGE: Final = 16 << 20
 """Bytes; a million pairs take less."""
 MAX_TRACE: Final = 60
+MAX_NETWORKS: Final = 64
+"""Networks behind one routed port."""
+_STATION: Final = 6
+"""Bytes of a MAC address."""
 _LENGTH: Final = struct.Struct(">I")
 
 Pairs = list[tuple[int, int]]
 Index = Annotated[int, msgspec.Meta(ge=1, le=0x7FFFFFFF)]
+Master = Annotated[int, msgspec.Meta(ge=0, le=0x7FFFFFFF)]
+Mtu = Annotated[int, msgspec.Meta(ge=68, le=65535)]
+Networks = Annotated[list[str], msgspec.Meta(max_length=MAX_NETWORKS)]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Base of all messages; the tag is the class's name."""
 
 
+class Hello(Message, frozen=True):
+    """Is the helper there, and has it the right?"""
+
+
 class Start(Message, frozen=True):
-    """Make or take over the tables, and hold exactly this. The first request of a connection."""
+    """Make or take over the tables, and hold exactly this. Labels' first request."""
 
     bridges: list[str]
     ports: list[Port]
@@ -57,12 +68,48 @@ class Update(Message, frozen=True):
     during: Pairs
 
 
+class SetLink(Message, frozen=True):
+    """Change a guest's link: what is given; see `LinkChanges.change_link`."""
+
+    index: Index
+    up: bool | None = None
+    master: Master | None = None
+    name: str | None = None
+    mtu: Mtu | None = None
+    address: bytes | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a name or an address that is none."""
+        if self.name is not None:
+            interface_name(self.name)
+        if self.address is not None and (len(self.address) != _STATION or self.address[0] & 1):
+            raise InvalidError(f"not the address of a station: {self.address.hex()}")
+
+
+class RouteTo(Message, frozen=True):
+    """Have dom0 route to networks by a guest's link; see `LinkChanges.route_to`."""
+
+    index: Index
+    networks: Networks
+    through: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no link's name or no network in its canonical form."""
+        interface_name(self.through)
+        if any(ip_network(text) != text for text in self.networks):
+            raise InvalidError(f"not canonical networks: {self.networks!a}")
+
+
 class Numbers(Message, frozen=True):
     """Which class numbers do ports have in the kernel?"""
 
 
 class Show(Message, frozen=True):
     """What is in force, and what was counted?"""
+
+
+class Count(Message, frozen=True):
+    """What was refused so far?"""
 
 
 class Trace(Message, frozen=True):
@@ -108,6 +155,12 @@ class Shown(Message, frozen=True):
     drops: list[Drops]
 
 
+class Counted(Message, frozen=True):
+    """The answer to `Count`."""
+
+    drops: list[Drops]
+
+
 class Alarm(Message, frozen=True):
     """What an administrator must know."""
 
@@ -131,9 +184,11 @@ class Traced(Message, frozen=True):
     verdict: str
 
 
-Request = Start | Put | Remove | Update | Numbers | Show | Trace
+Asked = Start | Put | Remove | Update | Numbers | Show | Count | Trace
+"""What is about labels."""
+Request = Hello | SetLink | RouteTo | Asked
 Event = Alarm | Dropped | Traced
-Answer = Done | Refused | NumbersAre | Shown | Alarm | Dropped | Traced
+Answer = Done | Refused | NumbersAre | Shown | Counted | Alarm | Dropped | Traced
 
 
 class ProtocolError(Exception):

@@ -14,7 +14,7 @@ import msgspec
 
 from broker.net.classes import MAX_CLASS
 
-_INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}")
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 """At most IFNAMSIZ - 1 characters; no quote, no space, no `*` (nft's wildcard)."""
 _DIGITS: Final = re.compile(r"[0-9]+")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -66,6 +66,18 @@ def ip_address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError as error:
         raise InvalidError(f"not an IP address: {text[:60]!a}") from error
+
+
+def ip_network(text: str) -> str:
+    """The canonical text of an address or network, IPv4 or IPv6; host bits are cut off.
+
+    Raises:
+        InvalidError: it is none.
+    """
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError as error:
+        raise InvalidError(f"not an IP address or network: {text[:60]!a}") from error
 
 
 class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

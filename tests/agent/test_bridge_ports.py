@@ -13,10 +13,11 @@ from test_bridges import OPEN, SHUT, digest
 from twisted.internet.task import Clock
 
 from broker.agent import bridges as module
-from broker.agent import net_process
+from broker.agent import net_helper
 from broker.agent.bridges import Bridges
 from broker.agent.durable import DurableState, HeldPort, Known
 from broker.agent.gates.base import Device, GateError
+from broker.agent.net_helper import NetHelper
 from broker.agent.policies import MissingPolicyError, find_policy
 from broker.core.consumer import NOTHING, Life, Memory, judge
 from broker.net.messages import Alarm, Dropped
@@ -55,6 +56,9 @@ class Kernel:
 
     def close(self):
         self.fails = "the net helper has ended"
+
+    def check(self):
+        self._called("check")
 
     def events(self):
         if self.fails:
@@ -112,6 +116,7 @@ class Fixture:
         self.kernels = []
         self.broken = ""
         self.clock = Readers()
+        self.helper = NetHelper(self.clock)
         self.durable = DurableState(directory, 0)
         self.policies = directory / "policies"
         self.policies.mkdir()
@@ -153,9 +158,11 @@ class Fixture:
                 policies=self.policies,
                 report=self.directory / "net.json",
                 durable=self.durable,
+                helper=self.helper,
                 reactor=self.clock,
             )
             made.start()
+            self.helper.start()
         self.bridges = made
         return made
 
@@ -170,9 +177,10 @@ def it(lab, tmp_path, monkeypatch):
     boot = tmp_path / "boot_id"
     boot.write_text(f"{BOOT}\n")
     monkeypatch.setattr(module, "_BOOT_ID", boot)
-    monkeypatch.setattr(net_process, "spawn", made.spawn)
+    monkeypatch.setattr(net_helper, "spawn", made.spawn)
     yield made
     made.bridges.stop()
+    made.helper.stop()
 
 
 def device(domid=4, nonce=NONCE, **values):
@@ -186,7 +194,7 @@ def test_what_is_open_by_memory_and_kernel_is_taken_over(it):
     assert it.kernel.names() == {"vif4.0"}
     assert known.port.index == it.index
     assert it.bridges.keep(device(), may_move=False) == ""
-    assert it.kernel.calls == ["numbers", "start"]
+    assert it.kernel.calls == ["check", "numbers", "start"]
 
 
 def _changed_port(known, **changes):

@@ -103,6 +103,12 @@ class Bridged(Host):
         words = ["ip", "netns", "exec", self.lab.host.name, *command]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
+    def helper(self):
+        """The net helper's process."""
+        inside = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        (helper,) = [int(word) for word in Path(inside).read_text().split()]
+        return helper
+
     def net_show(self):
         return self.run(str(CTL), "net", "show", "--report", str(self.report_file))
 
@@ -289,9 +295,7 @@ def test_flushed_rules_come_back_with_an_alarm(host):
 
 def test_a_helper_that_ends_opens_nothing_and_is_started_anew(host):
     host.begin({3: "web", 4: "bank"})
-    inside = f"/proc/{host.process.pid}/task/{host.process.pid}/children"
-    (helper,) = [int(word) for word in Path(inside).read_text().split()]
-    subprocess.run(["kill", "-9", str(helper)], check=True)
+    subprocess.run(["kill", "-9", str(host.helper())], check=True)
     host.decide("vif/0", "deny", fe=4)
     wait_until(lambda: host.lab.shown("vif4.0") == (False, False), "the denied closed")
     assert not host.leaks()
@@ -326,3 +330,24 @@ def test_bridges_that_cannot_be_held_to_labels_are_refused(tmp_path, changes):
         timeout=20,
     )
     assert (ran.returncode, "bridges" in ran.stderr) == (2, True)
+
+
+def test_the_agent_itself_has_no_right_over_the_network_and_yet_moves_vifs(host):
+    net_admin = 1 << 12
+
+    def held(pid):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        words = dict(line.split(":", 1) for line in lines)
+        return {name: int(words[name], 16) for name in ("CapEff", "CapPrm", "CapInh")}
+
+    host.begin({3: "web", 4: "shop"})
+    assert not any(sets & net_admin for sets in held(host.process.pid).values())
+    assert set(held(host.helper()).values()) == {net_admin}
+    wait_until(host.passes, "frames between web and shop")
+    host.decide("vif/0", "deny", fe=4)
+    wait_until(lambda: host.lab.shown("vif4.0") == (False, False), "the denied closed")
+    subprocess.run(["kill", "-9", str(host.helper())], check=True)
+    host.grant(4, "shop")
+    host.come_to("open", 3, 4)
+    assert not any(sets & net_admin for sets in held(host.process.pid).values())
+    host.beat_until(host.passes, "frames between web and shop")

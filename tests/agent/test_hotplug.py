@@ -137,7 +137,7 @@ async def test_without_an_answer_it_waits_at_most_five_seconds(host):
     assert not host.gate(VIF)
 
 
-@pytest.mark.parametrize("script", ["vif-broker", "block-broker"])
+@pytest.mark.parametrize("script", ["vif-broker", "vif-broker-route", "block-broker"])
 @pytest_twisted.ensureDeferred
 async def test_without_an_agent_it_ends_well_at_once(host, script):
     began = time.monotonic()
@@ -164,7 +164,7 @@ async def test_a_reply_that_is_none_ends_well(host, reply):
 
 @pytest_twisted.ensureDeferred
 async def test_a_handover_that_is_missing_ends_well(host, tmp_path):
-    for name in ("vif-broker", "block-broker"):
+    for name in ("vif-broker", "vif-broker-route", "block-broker"):
         lonely = tmp_path / name
         lonely.write_bytes((SCRIPTS / name).read_bytes())
         lonely.chmod(0o755)

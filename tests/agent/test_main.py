@@ -71,6 +71,10 @@ class Host(Bed):
 
         return wait_until(looked, what)
 
+    def tables(self):
+        words = ["ip", "netns", "exec", self.lab.host.name, "nft", "list", "tables"]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
     def loops(self):
         nonce = (self.report(VBD, "nonce") or b"").decode()
         return loopdev.tagged(nonce)
@@ -104,6 +108,7 @@ def test_from_a_signed_grant_to_frames_and_blocks_and_back(host):
     host.beat_until(lambda: host.enforced(VIF) == host.enforced(VBD) == "open", "both open")
     assert host.lab.passes()
     assert len(host.loops()) == 1
+    assert "xpb_" not in host.tables(), "no bridge is named: nftables is not touched"
 
     assert host.end(signal.SIGTERM) == 0
     assert host.lab.passes()

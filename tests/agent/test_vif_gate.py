@@ -8,8 +8,10 @@ from netns import Lab
 from nodes import Nodes
 
 from broker.agent.gates.base import Device, GateError, NotReadyError
-from broker.agent.gates.netlink import Link, LinkMonitor, Links, link_name
 from broker.agent.gates.vif import NoFilter, VifGate
+from broker.net.link_changes import LinkChanges
+from broker.net.links import Link, LinkMonitor, LinkTable
+from broker.net.model import InvalidError, NetError, interface_name
 from broker.xenstore.paths import Channel
 
 pytestmark = pytest.mark.root
@@ -46,11 +48,12 @@ class Fixture:
     def __init__(self, lab):
         self.lab = lab
         with lab.host.entered():
-            self.links = Links()
+            self.links = LinkTable()
+            self.changes = LinkChanges(self.links)
             self.monitor = LinkMonitor()
         self.nodes = Nodes()
         self.filter = Filter(lab)
-        self.gate = VifGate(self.links, self.nodes, self.filter)
+        self.gate = VifGate(self.links, self.changes, self.nodes, self.filter)
 
 
 @pytest.fixture
@@ -58,6 +61,7 @@ def it(shared_lab):
     made = Fixture(shared_lab)
     yield made
     made.links.close()
+    made.changes.close()
     made.monitor.close()
     shared_lab.host.ip("link", "set", "vif3.0", "down")
     shared_lab.host.ip("link", "set", "vif3.0", "nomaster")
@@ -217,7 +221,7 @@ async def test_a_link_belonging_to_another_device_is_not_taken_for_it():
 
     def seen(name, kind, parent):
         links = OneLink(Link(7, name, up=True, master=0, kind=kind, parent=parent))
-        return VifGate(links, Nodes(), NoFilter()).observe(device(vifname=b"red-web")).open
+        return VifGate(links, None, Nodes(), NoFilter()).observe(device(vifname=b"red-web")).open
 
     assert seen("red-web", "", "xen-backend/vif-3-0")
     assert seen("whatever", "", "xen-backend/vif-3-0")
@@ -254,14 +258,15 @@ def test_the_kernel_is_asked_not_remembered(it):
     assert shown["xpbr0"].kind == "bridge"
     assert it.links.named("vif4.0") == shown["vif4.0"]
     assert shown["vif4.0"].master == shown["xpbr0"].index
-    with pytest.raises(OSError, match="netlink"):
-        it.links.change(99999, up=True)
+    with pytest.raises(NetError, match="no link 99999"):
+        it.changes.change_link(99999, up=True)
 
 
 def test_a_links_name_is_plain():
-    assert link_name(b"vif3.0") == "vif3.0"
-    for name in (b"", b".", b"a/b", b"a" * 16, b"a\0", b"a\n", b" ", b"\xc3\xa9", b"a:b"):
-        assert link_name(name) is None
+    assert interface_name("vif3.0") == "vif3.0"
+    for name in ("", ".", "a/b", "a" * 16, "a\0", "a\n", " ", "\xe9", "a:b", "a@b", "12", "-x"):
+        with pytest.raises(InvalidError):
+            interface_name(name)
 
 
 @pytest_twisted.ensureDeferred

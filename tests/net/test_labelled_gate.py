@@ -9,8 +9,8 @@ from net_rules import FakeRules
 
 from broker.agent.gates.base import Device, GateError
 from broker.agent.gates.labelled import LabelFilter, open_port
-from broker.agent.gates.netlink import Links
 from broker.agent.gates.vif import VifGate
+from broker.net.link_changes import LinkChanges
 from broker.net.links import LinkTable
 from broker.net.model import InvalidError
 from broker.net.ports import LabelledPorts, OpenPort
@@ -41,12 +41,15 @@ def bed(labelled):
     one, two = rig.net.add("vif1.0", "vif2.0", bridge=None, up=False)
     (observer,) = rig.net.add(OBSERVER)
     with rig.net.host.entered():
-        links, table = Links(), LinkTable()
+        table = LinkTable()
+        changes = LinkChanges(table)
     ports = LabelledPorts(rig.enforcer, table, {"br0"})
     watch = OpenPort(OBSERVER, "watch", "br0")
     ports.start(FakeRules([("red", "red"), ("red", "watch"), ("blue", "watch")]), [watch])
     label = {1: "red", 2: "red"}
-    gate = VifGate(links, Nodes(), LabelFilter(ports, lambda d: label.get(d.channel.frontend)))
+    gate = VifGate(
+        table, changes, Nodes(), LabelFilter(ports, lambda d: label.get(d.channel.frontend))
+    )
     return rig, gate, label, (one, two), observer
 
 

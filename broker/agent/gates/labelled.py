@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.agent.gates.base import GateError
+from broker.agent.gates.vif import routed
 from broker.net.model import InvalidError, NetError, ip_address, mac_address
 from broker.net.ports import OpenPort
 from broker.text.escape import escape
@@ -48,12 +49,13 @@ class LabelFilter:
 
 
 def open_port(device: Device, link: str, label: str) -> OpenPort:
-    """The port that a device's link is, by the backend's keys `bridge`, `mac` and `ip`.
+    """The port that a device's link is, by the backend's keys `script`, `bridge`, `mac`, `ip`.
 
     Addresses that are none are left out: they would only cut conntrack entries.
 
     Raises:
         InvalidError: `mac` is no station's address.
+        GateError: it is neither bridged nor routed.
     """
     untrusted_mac = device.values.get("mac", b"").decode("ascii", "replace")
     untrusted_bridge = device.values.get("bridge", b"").decode("ascii", "replace")
@@ -61,7 +63,8 @@ def open_port(device: Device, link: str, label: str) -> OpenPort:
         macs = (mac_address(untrusted_mac),) if untrusted_mac else ()
     except InvalidError as error:
         raise InvalidError(f"mac {escape(untrusted_mac)}: {error}") from error
-    return OpenPort(link, label, untrusted_bridge or None, macs, _addresses(device))
+    bridge = None if routed(device) else untrusted_bridge
+    return OpenPort(link, label, bridge, macs, _addresses(device))
 
 
 def _addresses(device: Device) -> tuple[str, ...]:

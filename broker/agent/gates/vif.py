@@ -9,14 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.agent.gates.base import GateError, NotReadyError, Observed
-from broker.agent.gates.netlink import Link, Links, link_name
+from broker.net.model import InvalidError, NetError, interface_name, ip_network
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from broker.agent.gates.base import BackendNodes, Device
+    from broker.net.link_changes import LinkChanger
+    from broker.net.links import Link, LinkTable
 
+ROUTED: Final = frozenset({b"vif-route", b"vif-broker-route"})
+"""Hotplug scripts (the key `script`, without its directory) of vifs that dom0 routes for."""
+_OTHERS: Final = frozenset({b"vif-nat", b"vif-openvswitch"})
+"""The stock scripts whose set-up is neither a bridge's nor vif-route's."""
+_MAX_NETWORKS: Final = 64
 _PORT_ADDRESS: Final = bytes.fromhex("feffffffffff")
 """What the stock vif-common.sh gives to a bridge's ports: the largest non-broadcast address."""
 
@@ -32,7 +39,7 @@ class PortFilter(Protocol):
 
 
 class NoFilter:
-    """Where no frames are filtered: the bridge alone separates."""
+    """Where no frames are filtered: the bridge, or dom0's own routing, alone separates."""
 
     def admit(self, device: Device, link: str) -> None:
         """Nothing to put in place."""
@@ -42,18 +49,32 @@ class NoFilter:
 
 
 class VifGate:
-    """Opens and closes the link of a netback device (or a veth that stands for one)."""
+    """Opens and closes the link of a netback device (or a veth that stands for one).
 
-    def __init__(self, links: Links, nodes: BackendNodes, port_filter: PortFilter) -> None:
+    It joins its bridge, or is routed to: the device's `script` says which. A routed one gets the
+    address of the link `route_through`.
+    """
+
+    def __init__(
+        self,
+        links: LinkTable,
+        changer: LinkChanger,
+        nodes: BackendNodes,
+        port_filter: PortFilter,
+        *,
+        route_through: str = "eth0",
+    ) -> None:
         self._links = links
+        self._changer = changer
         self._nodes = nodes
         self._filter = port_filter
+        self._through = route_through
 
     def observe(self, device: Device) -> Observed:
         """Open is up or in a bridge: either alone is one step from passing frames."""
         try:
             link = self._find(device)
-        except OSError as error:
+        except NetError as error:
             raise GateError(f"links cannot be read: {error}") from error
         if link is None:
             return Observed(open=False, detail="no link")
@@ -63,37 +84,43 @@ class VifGate:
         return Observed(open=link.up or link.master != 0, detail=detail)
 
     async def open(self, device: Device) -> None:
-        """Filter, bridge, up, read back, then `hotplug-status`."""
+        """Filter, bridge, up, routes, read back, then `hotplug-status`."""
         try:
             link = self._find(device)
-            bridge = self._bridge(device)
+            bridge = None if routed(device) else self._bridge(device)
+            networks = _networks(device) if bridge is None else []
             if link is None:
                 raise NotReadyError("its link is not there yet")
             # The link was looked up before the life is confirmed: so it cannot be a later one's.
             await self._nodes.check(device)
             if link.up or link.master:
                 self._take_down(link)
-            wanted = self._wanted_name(device)
-            self._links.change(link.index, name=wanted, mtu=_mtu(device), address=_PORT_ADDRESS)
-        except OSError as error:
+            name, address = self._wanted_name(device), None if bridge is None else _PORT_ADDRESS
+            self._changer.change_link(link.index, name=name, mtu=_mtu(device), address=address)
+        except NetError as error:
             raise GateError(f"link: {error}") from error
         try:
-            self._pass_frames(device, link.index, wanted, bridge)
+            self._filter.admit(device, name)
+            self._pass_frames(link.index, bridge, networks)
             await self._nodes.write(device, [("hotplug-status", b"connected")])
         except BaseException:
             self._close(device)
             raise
 
-    def _pass_frames(self, device: Device, index: int, name: str, bridge: Link) -> None:
+    def _pass_frames(self, index: int, bridge: Link | None, networks: list[str]) -> None:
+        master = 0 if bridge is None else bridge.index
         try:
-            self._filter.admit(device, name)
-            self._links.change(index, master=bridge.index)
-            self._links.change(index, up=True)
+            if master:
+                self._changer.change_link(index, master=master)
+            self._changer.change_link(index, up=True)
+            if bridge is None:
+                self._changer.route_to(index, networks, self._through)
             shown = self._links.get(index)
-        except OSError as error:
+        except NetError as error:
             raise GateError(f"link: {error}") from error
-        if shown is None or not shown.up or shown.master != bridge.index:
-            raise GateError(f"link is not up in {bridge.name} after all")
+        if shown is None or not shown.up or shown.master != master:
+            where = "in no bridge" if bridge is None else f"in {bridge.name}"
+            raise GateError(f"link is not up {where} after all")
 
     async def suspend(self, device: Device) -> None:
         """Filter, down, out of the bridge, read back; then the status goes."""
@@ -126,13 +153,13 @@ class VifGate:
                 # Also where the filter fails: down and unbridged nothing passes anyway.
                 if link is not None:
                     self._take_down(link)
-        except OSError as error:
+        except NetError as error:
             raise GateError(f"link: {error}") from error
 
     def _take_down(self, link: Link) -> None:
-        self._links.change(link.index, up=False)
+        self._changer.change_link(link.index, up=False)
         if link.master:
-            self._links.change(link.index, master=0)
+            self._changer.change_link(link.index, master=0)
         shown = self._links.get(link.index)
         if shown is not None and (shown.up or shown.master):
             raise GateError(f"{shown.name} is still up or bridged")
@@ -154,12 +181,12 @@ class VifGate:
         return next((link for link in self._links.all() if link.parent == own), None)
 
     def _names(self, device: Device) -> list[str]:
-        wanted = link_name(device.values.get("vifname", b""))
+        wanted = _link_name(device.values.get("vifname", b""))
         return [self._plain_name(device), *([] if wanted is None else [wanted])]
 
     def _bridge(self, device: Device) -> Link:
         untrusted_bridge = device.values.get("bridge", b"")
-        name = link_name(untrusted_bridge)
+        name = _link_name(untrusted_bridge)
         if name is None:
             raise GateError(f"bridge {escape(untrusted_bridge)!r} is no link's name")
         bridge = self._links.named(name)
@@ -175,10 +202,41 @@ class VifGate:
         untrusted_name = device.values.get("vifname", b"")
         if not untrusted_name:
             return self._plain_name(device)
-        name = link_name(untrusted_name)
+        name = _link_name(untrusted_name)
         if name is None:
             raise GateError(f"vifname {escape(untrusted_name)!r} is no link's name")
         return name
+
+
+def routed(device: Device) -> bool:
+    """Whether dom0 routes for the vif rather than bridging it: as its hotplug script says.
+
+    Raises:
+        GateError: its script is for a set-up that is not made here.
+    """
+    script = device.values.get("script", b"").rpartition(b"/")[2]
+    if script in _OTHERS:
+        raise GateError(
+            f"{script.decode('ascii')} is not supported: its frames pass where labels cannot be "
+            "held; give the vif script=vif-broker (a Linux bridge) or vif-broker-route"
+        )
+    return script in ROUTED
+
+
+def _networks(device: Device) -> list[str]:
+    """What lies behind a routed vif: the addresses and networks of its key `ip`."""
+    words = device.values.get("ip", b"").decode("ascii", "replace").split()
+    if len(words) > _MAX_NETWORKS:
+        raise GateError(f"ip has more than {_MAX_NETWORKS} networks")
+    return [ip_network(word) for word in words]
+
+
+def _link_name(untrusted_name: bytes) -> str | None:
+    """The name of a link, or None."""
+    try:
+        return interface_name(untrusted_name.decode("ascii", "replace"))
+    except InvalidError:
+        return None
 
 
 def _mtu(device: Device) -> int | None:
