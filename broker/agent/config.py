@@ -98,14 +98,18 @@ def load_config(path: Path) -> AgentConfig:
     )
 
 
-def load_key(path: Path) -> Ed25519PublicKey:
-    """The broker's public key, from its PEM file.
+def load_key(path: Path) -> Ed25519PublicKey | None:
+    """The broker's public key, from its PEM file; None if there is no such file yet.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no Ed25519 public key.
     """
-    key = load_pem_public_key(path.read_bytes())
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    key = load_pem_public_key(data)
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError(f"{path} holds no Ed25519 public key")  # noqa: TRY004 - a file's content
     return key

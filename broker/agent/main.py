@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet import defer
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReadDescriptor
@@ -43,6 +44,7 @@ from broker.text.problems import ProblemsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from twisted.python.failure import Failure
 
     from broker.agent.gates.base import BackendNodes, Gate
@@ -90,7 +92,7 @@ class Agent:
     def __init__(self, config: AgentConfig, reactor: Reactor) -> None:
         self._config = config
         self._reactor = reactor
-        key = load_key(Path(config.broker_key))
+        key = load_key(Path(config.broker_key)) or self._nobodys_key()
         durable = DurableState(Path(config.state), config.domid)
         if durable.problem:
             self.log.critical("starting without memory: {why}", why=durable.problem)
@@ -156,6 +158,18 @@ class Agent:
         if self._helper is not None:
             self._helper.startService()
         self._session.startService()
+
+    def _nobodys_key(self) -> Ed25519PublicKey:
+        """For a host whose broker has not made its key yet: its disk opens without a record.
+
+        Nobody has the private half, so that no record verifies.
+        """
+        self.log.critical(
+            "there is no broker's key at {path} yet: nothing opens but bootstrap devices; put "
+            "the broker's public key there, then start the agent anew",
+            path=self._config.broker_key,
+        )
+        return Ed25519PrivateKey.generate().public_key()
 
     async def stop(self) -> None:
         """Finish what is under way; no gate is moved."""

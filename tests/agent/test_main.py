@@ -193,7 +193,7 @@ def run(path):
         ({"surprise": 1}, "agent.yaml:5:1"),
         ({"store": "tcp:1"}, "unix:PATH"),
         ({"domid": 3, "strict": "true"}, "domain 0's agent alone"),
-        ({"broker_key": "none.pub"}, "none.pub"),
+        ({"broker_key": "."}, "Is a directory"),
         ({"broker_key": "agent.yaml"}, "broker-agent: "),
         ({"bootstrap_devices": "[{uuid: x, class: vbd, devid: 1, params: p}]"}, "agent.yaml:5:"),
     ],
@@ -237,6 +237,21 @@ def test_records_of_another_broker_open_nothing(host):
     host.decide(VIF)
     wait_until(lambda: b"signature" in (host.report(VIF, "enforced") or b""), "the refusal")
     assert not host.lab.passes()
+
+
+def test_without_a_key_only_bootstrap_devices_open(host):
+    listed = f"[{{uuid: {UUID}, class: vbd, devid: 51712, params: {host.image}}}]"
+    host.config = config(host.directory, store=host.daemon.address, bootstrap_devices=listed)
+    (host.directory / "broker.pub").unlink()
+    host.start()
+    host.attach(VIF)
+    host.attach(VBD, params=str(host.image))
+    wait_until(lambda: host.gate(VBD), "the bootstrap device to open")
+    wait_until(lambda: host.report(VIF, "nonce"), "a nonce")
+    host.decide(VIF)
+    wait_until(lambda: b"signature" in (host.report(VIF, "enforced") or b""), "the refusal")
+    assert not host.lab.passes()
+    assert "broker.pub yet" in (host.directory / "log").read_text()
 
 
 def test_strict_mode_destroys_the_refused_and_spares_who_must_live(tmp_path):
