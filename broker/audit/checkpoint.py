@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from cryptography.exceptions import InvalidSignature
 
-from broker.audit.chain import ChainError, Framed, Head, unframe
+from broker.audit.chain import ChainError, unframe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
         Ed25519PublicKey,
     )
+
+    from broker.audit.chain import Framed, Head
 
 KIND: Final = "checkpoint"
 _CONTEXT: Final = b"xpb-audit-v1\n"
@@ -70,25 +74,19 @@ def is_signed(line: Framed, checkpoint: Checkpoint, key: Ed25519PublicKey) -> bo
     return True
 
 
-class Anchor(msgspec.Struct, frozen=True):
-    """A checkpoint kept elsewhere: the log's line `n` had this hash, at the time `t`."""
-
-    n: int
-    hash: bytes
-    t: float
-
-
-def read_anchor(line: bytes, key: Ed25519PublicKey) -> Anchor:
+def read_anchor(line: bytes, keys: Iterable[Ed25519PublicKey]) -> Framed:
     """An anchor: one checkpoint's line, as `brokerctl audit checkpoint` prints it.
 
     Raises:
-        ChainError: it is no checkpoint, or `key` did not sign it.
+        ChainError: it is no checkpoint, or none of `keys` signed it.
     """
     framed = unframe(line.rstrip(b"\r\n") + b"\n")
     checkpoint = read_checkpoint(framed)
-    if not is_signed(framed, checkpoint, key):
+    if not framed.follows(checkpoint.head.encode("ascii", "replace")):
+        raise ChainError("this checkpoint was changed")
+    if not any(is_signed(framed, checkpoint, key) for key in keys):
         raise ChainError("this checkpoint is not signed by the broker's key")
-    return Anchor(framed.n - 1, checkpoint.head.encode("ascii", "replace"), checkpoint.t)
+    return framed
 
 
 def _signed(n: int, head: str, t: float) -> bytes:

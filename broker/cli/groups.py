@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GROUPS: Final = {
-    "audit": "the journal",
+    "audit": "the audit log: follow it, sign it, verify it",
     "channel": "connections between domains",
     "domain": "domains and their labels",
     "label": "labels of domains, and their numbers",

@@ -22,6 +22,7 @@ MODULES: Final = (
     "broker.cli.policy",
     "broker.cli.label",
     "broker.cli.spec",
+    "broker.cli.audit",
     "broker.cli.net",
     "broker.cli.generic",
     "broker.cli.completion",
