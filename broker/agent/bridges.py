@@ -307,6 +307,9 @@ class Bridges:
 
     def _sample(self, dropped: Dropped) -> None:
         ends = [self._name(index) for index in (dropped.sender, dropped.receiver)]
+        if not dropped.sender and self._ports is not None:
+            # dom0's own, or what it relayed for somebody.
+            ends[0] = f"dom0 ({self._ports.report().end(dropped.label) or 'no label'})"
         self._report.sample(f"{ends[0]} -> {ends[1]}: {dropped.packet}")
 
     def _name(self, index: int) -> str:

@@ -77,8 +77,8 @@ def _show(options: argparse.Namespace) -> int:
             show.json_line({**msgspec.to_builtins(port), "open": is_open})
         for drop in found:
             ends = {
-                "from": report.class_name(drop.sender),
-                "to": report.class_name(drop.receiver),
+                "from": report.end(drop.sender),
+                "to": report.end(drop.receiver),
             }
             show.json_line({**ends, "packets": drop.packets, "bytes": drop.bytes})
         for text in report.alarms:
@@ -113,8 +113,8 @@ def _print(report: Report, closed: set[int], found: list[Drops]) -> None:
             (
                 drop.packets,
                 drop.bytes,
-                report.class_name(drop.sender),
-                report.class_name(drop.receiver),
+                report.end(drop.sender) or "(no label)",
+                report.end(drop.receiver) or "(no label)",
             )
             for drop in found
         ],

@@ -181,7 +181,7 @@ class Filtering:
     def _sample(self) -> None:
         if self._samples is not None:
             for sample in self._samples.received():
-                dropped = (sample.sender, sample.receiver, sample.number, sample.packet)
+                dropped = (sample.sender, sample.receiver, sample.label, sample.packet)
                 self._tell(Dropped(*dropped))
 
     def _begin_trace(self, sender: int, receiver: int, seconds: float) -> None:

@@ -137,7 +137,7 @@ class NumbersAre(Message, frozen=True):
 
 
 class Drops(msgspec.Struct, frozen=True):
-    """Refused packets of one pair of classes; 0 is no class, or dom0."""
+    """Refused packets of one pair of labels, by their numbers (`label_ids`)."""
 
     sender: int
     receiver: int
@@ -168,11 +168,11 @@ class Alarm(Message, frozen=True):
 
 
 class Dropped(Message, frozen=True):
-    """A sample of refused packets; interfaces by index, 0 for dom0 itself."""
+    """A sample of refused packets; interfaces by index, 0 for dom0 itself; the sender's label."""
 
     sender: int
     receiver: int
-    number: int
+    label: int
     packet: str
 
 

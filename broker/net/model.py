@@ -19,6 +19,7 @@ _INTERFACE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _DIGITS: Final = re.compile(r"[0-9]+")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAX_INDEX: Final = 0x7FFFFFFF
+_MAX_LABEL: Final = 0xFFFFFFFF
 MAX_MACS: Final = 64
 """MAC addresses of one port, at most."""
 
@@ -84,7 +85,8 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One interface with a label's class: a bridge port, or a routed interface.
 
     It is known to the kernel by `index`, which is not used again after the interface is gone and
-    does not change when it is renamed; `name` is for people. `number` is its label's class.
+    does not change when it is renamed; `name` is for people. `number` is its label's class, `label`
+    what refused packets are counted by (`label_ids`).
     `host` tells whether its label may exchange frames with dom0 itself. `bridge` is the bridge it
     is (to be) a port of, or None for a routed one. `uplink`: it leads out of this host, and must
     not send with a local port's MAC as source. `macs` are the stations behind a port that is no
@@ -99,6 +101,7 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uplink: bool = False
     macs: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
+    label: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what could not be written into a command, or would not mean what it says."""
@@ -109,6 +112,8 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidError(f"{self.name}: not an interface index: {self.index}")
         if not 1 <= self.number <= MAX_CLASS:
             raise InvalidError(f"{self.name}: not a class number: {self.number}")
+        if not 0 <= self.label <= _MAX_LABEL:
+            raise InvalidError(f"{self.name}: not a label's number: {self.label}")
         if len(self.macs) > MAX_MACS:
             raise InvalidError(f"{self.name}: more than {MAX_MACS} MAC addresses")
         if any(mac_address(mac) != mac for mac in self.macs):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from broker.net.classes import NONE, Classes, ClassesError, avoiding, classify
+from broker.net.label_ids import label_id
 from broker.net.model import NetError, Port, Target, ip_address, mac_address
 from broker.net.report import Report, ReportedPort
 
@@ -73,6 +74,7 @@ class LabelledPorts:
         self._classes: Classes = NONE
         self._ports: dict[str, tuple[OpenPort, int]] = {}
         self._uplinks: dict[str, Port] = {}
+        self._names: dict[int, str] = {}
 
     @property
     def classes(self) -> Classes:
@@ -95,7 +97,13 @@ class LabelledPorts:
         return Report(
             ports=tuple(ReportedPort(*port) for port in ports),
             classes={n: tuple(sorted(group)) for n, group in self._classes.members.items()},
+            labels=dict(self._names),
+            bootstrap="" if self._rules is None else self._rules.bootstrap,
         )
+
+    def _know(self, rules: Rules) -> None:
+        """Names stay known when a policy goes: what was counted under them is still there."""
+        self._names |= {label_id(name): name for name in rules.names}
 
     def start(self, rules: Rules | None, open_ports: Iterable[OpenPort]) -> list[str]:
         """Take over: exactly these ports stay open, as far as `rules` have their labels.
@@ -106,6 +114,7 @@ class LabelledPorts:
         self._classes = avoiding(self._kernel.numbers_in_kernel())
         self._rules = rules
         if rules is not None:
+            self._know(rules)
             self._classes = _classify(rules, self._classes)
         found, lost = {}, []
         for port in open_ports:
@@ -125,6 +134,7 @@ class LabelledPorts:
         Those pass nothing from now on, and are no longer ports.
         """
         classes = _classify(rules, self._classes)
+        self._know(rules)
         self._rules, self._classes = rules, classes
         lost = [name for name, (port, _) in self._ports.items() if port.label not in classes.number]
         for name in lost:
@@ -193,6 +203,7 @@ class LabelledPorts:
             name=port.name,
             index=index,
             number=self._classes.number[port.label],
+            label=label_id(port.label),
             host=self._classes.may_pass(port.label, bootstrap),
             bridge=port.bridge,
             macs=tuple(map(mac_address, port.macs)),

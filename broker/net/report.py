@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from broker.net.label_ids import DOM0, NOBODY, class_of
 from broker.net.model import NetError
 
 
@@ -20,7 +21,7 @@ class ReportedPort(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Ports with labels, and what each class number stands for.
+    """Ports with labels, and what each class and label number stands for; what dom0 is labelled.
 
     `policy` is the digest of the policy followed, `problem` why nothing passes (or empty), `alarms`
     and `samples` (refused packets) the last few, each with its time.
@@ -28,16 +29,23 @@ class Report(msgspec.Struct, frozen=True):
 
     ports: tuple[ReportedPort, ...] = ()
     classes: dict[int, tuple[str, ...]] = {}
+    labels: dict[int, str] = {}
+    bootstrap: str = ""
     policy: str = ""
     problem: str = ""
     alarms: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
 
-    def class_name(self, number: int) -> str:
-        """The class's labels, in words; 0 is dom0 itself, or what has no class."""
-        if number == 0:
-            return "dom0 or unlabelled"
-        return ", ".join(self.classes.get(number, ())) or f"class {number}"
+    def end(self, number: int) -> str | None:
+        """The label (or labels) that a refused packet was counted by; None: it has none."""
+        if number == NOBODY:
+            return None
+        if number == DOM0:
+            return self.bootstrap or "dom0"
+        in_class = class_of(number)
+        if in_class is not None:
+            return ",".join(self.classes.get(in_class, ())) or f"class {in_class}"
+        return self.labels.get(number) or f"label {number:08x}"
 
 
 def encode(report: Report) -> bytes:

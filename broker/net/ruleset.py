@@ -17,7 +17,6 @@ from broker.net.tables import (
     FAMILIES,
     INET,
     MARK_BASE,
-    PRIORITY_MAJOR,
     SETS,
     SetSpec,
     skeleton,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 Value = int | str | tuple[int, int] | tuple[int, str]
 """A key: an index, a bridge's name, a pair of classes, an index with a MAC."""
 Elements = dict[Value, int | None]
-"""Keys, and the class number that a map's key maps to."""
+"""Keys, and the number that a map's key maps to, as it stands in the mark or the priority."""
 Content = dict[tuple[str, str], Elements]
 """By table and set."""
 
@@ -39,12 +38,15 @@ _U32: Final = struct.Struct("=I")
 def port_content(port: Port, uplinks: Iterable[Port] = ()) -> Content:
     """The elements of one port; `uplinks` are those of its bridge, which must not send as it."""
     index: Elements = {port.index: None}
-    number: Elements = {port.index: port.number}
+    number: Elements = {port.index: MARK_BASE | port.number}
+    label: Elements = {port.index: port.label}
     table = INET if port.bridge is None else BRIDGE
     content: Content = {
         (table, "uplinks" if port.uplink and table == BRIDGE else "ports"): index,
         (table, "sender"): number,
         (table, "receiver"): number,
+        (table, "sender_label"): label,
+        (table, "receiver_label"): label,
     }
     if port.host:
         content[table, "host"] = index
@@ -138,21 +140,23 @@ def _key_text(key: Value) -> str:
     first, second = key
     if isinstance(second, str):
         return f"{first} . {second}"
-    return f"{MARK_BASE | first:#x} . {PRIORITY_MAJOR:x}:{second:x}"
+    return f"{MARK_BASE | first:#x} . {_classid(MARK_BASE | second)}"
 
 
 def _data_text(spec: SetSpec, number: int) -> str:
-    if spec.data == "mark":
-        return f"{MARK_BASE | number:#x}"
-    return f"{PRIORITY_MAJOR:x}:{number:x}"
+    return f"{number:#x}" if spec.data == "mark" else _classid(number)
+
+
+def _classid(number: int) -> str:
+    """A priority as nft writes it."""
+    return f"{number >> 16:x}:{number & 0xFFFF:x}"
 
 
 def encoded(content: Content, table: str, spec: SetSpec) -> dict[bytes, bytes]:
     """The set's elements as the kernel stores them: key and data bytes (host byte order)."""
     elements = content.get((table, spec.name), {})
     return {
-        encoded_key(key): b"" if data is None else _U32.pack(MARK_BASE | data)
-        for key, data in elements.items()
+        encoded_key(key): b"" if data is None else _U32.pack(data) for key, data in elements.items()
     }
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from broker.net import frame, netlink
 from broker.net.model import NetError
-from broker.net.tables import MARK_BASE, SAMPLE_BYTES, SAMPLE_GROUP
+from broker.net.tables import SAMPLE_BYTES, SAMPLE_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +30,14 @@ _BRIDGE_FAMILY: Final = 7
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One refused packet: interfaces by index (0: none, it is dom0's own), class, in words."""
+    """One refused packet, in words; interfaces by index (0: none, it is dom0's own).
+
+    `label` is the sender's, by its number (`label_ids`).
+    """
 
     sender: int
     receiver: int
-    number: int
+    label: int
     packet: str
 
 
@@ -79,7 +82,6 @@ class Samples:
 
 def _sample(payload: bytes) -> Sample:
     values = netlink.attributes(payload, _GENMSG.size)
-    mark = int.from_bytes(values.get(_MARK, b""), "big")
     packet = values.get(_PAYLOAD, b"")
     ethertype = int.from_bytes(values.get(_HEADER, b"")[:2], "big")
     link = values.get(_LINK_HEADER, b"")
@@ -93,7 +95,7 @@ def _sample(payload: bytes) -> Sample:
     return Sample(
         sender=_index(values, _PHYSICAL_IN, _IN),
         receiver=_index(values, _PHYSICAL_OUT, _OUT),
-        number=mark - MARK_BASE if mark >> 16 == MARK_BASE >> 16 else 0,
+        label=int.from_bytes(values.get(_MARK, b""), "big"),
         packet=words,
     )
 

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from broker.net.messages import Drops, Shown
-from broker.net.tables import BRIDGE, INET, MARK_BASE
+from broker.net.tables import BRIDGE, INET
 
 if TYPE_CHECKING:
     from broker.net.model import Target
@@ -17,7 +17,7 @@ _PAIR: Final = struct.Struct("=II")
 
 
 def shown(target: Target, readback: Readback, abilities: Abilities) -> Shown:
-    """Ports, pairs, and drops counted by pair of classes in all tables together."""
+    """Ports, pairs, and drops counted by pair of labels in all tables together."""
     return Shown(
         knows_bridge=abilities.knows_bridge,
         bridges=sorted(target.bridges),
@@ -28,17 +28,10 @@ def shown(target: Target, readback: Readback, abilities: Abilities) -> Shown:
 
 
 def drops(readback: Readback) -> list[Drops]:
-    """Refused packets by pair of classes, in all tables together."""
+    """Refused packets by pair of labels, in all tables together."""
     counted: dict[tuple[int, int], tuple[int, int]] = {}
     for table in (BRIDGE, INET):
         for key, count in readback.counters(table, "drops").items():
-            sender, receiver = _PAIR.unpack(key)
-            ends = _number(sender), _number(receiver)
-            packets, size = counted.get(ends, (0, 0))
-            counted[ends] = (packets + count.packets, size + count.bytes)
+            packets, size = counted.get(_PAIR.unpack(key), (0, 0))
+            counted[_PAIR.unpack(key)] = (packets + count.packets, size + count.bytes)
     return [Drops(*ends, *found) for ends, found in sorted(counted.items())]
-
-
-def _number(mark: int) -> int:
-    """The class in a mark or priority; 0 where there is none."""
-    return mark ^ MARK_BASE if mark >> 16 == MARK_BASE >> 16 else 0

@@ -15,7 +15,8 @@ The form, and why each part of it is as it is:
 - The mark stays on a packet that came in from a port and dom0 routes: where it leaves by another
   governed port, `output` checks the pair it really is, and not dom0 with the receiver.
 - Every base chain's policy is drop: a half-made or flushed chain is closed.
-- A drop is counted by pair of classes (bounded), sampled at a bounded rate to nflog, dropped.
+- A drop is counted by pair of labels (bounded), sampled at a bounded rate to nflog, dropped. The
+  labels' own numbers (`label_ids`) are looked up for that alone: no packet that passes pays for it.
 
 Scope: see docs/bridge.md. `bridges` names the governed bridges. Where the kernel cannot tell a
 frame's bridge (no `meta ibrname`), every bridge of the network namespace is governed.
@@ -42,7 +43,7 @@ SAMPLE_BYTES: Final = 160
 SAMPLES_PER_SECOND: Final = 20
 MAX_PORTS: Final = 16384
 MAX_DROP_PAIRS: Final = 4096
-"""Pairs of classes whose drops are counted apart; those beyond share the total."""
+"""Pairs of labels whose drops are counted apart; those beyond share the total."""
 
 Key = Literal["index", "pair", "index_mac", "name"]
 
@@ -63,6 +64,8 @@ _COMMON: Final = (
     SetSpec("host", "type iface_index", "index"),
     SetSpec("sender", "type iface_index : mark", "index", "mark"),
     SetSpec("receiver", "type iface_index : classid", "index", "priority"),
+    SetSpec("sender_label", "type iface_index : mark", "index", "mark"),
+    SetSpec("receiver_label", "type iface_index : classid", "index", "priority"),
     SetSpec("pairs", "typeof meta mark . meta priority", "pair"),
 )
 SETS: Final[dict[str, tuple[SetSpec, ...]]] = {
@@ -83,8 +86,24 @@ _IS_PAIR: Final = "meta mark . meta priority @pairs meta priority set none accep
 """The priority goes back to none, lest a class choose a queue; the mark stays (see above)."""
 _ACCEPT_PAIR: Final = f"{_MARK_SENDER} {_TO_RECEIVER} {_IS_PAIR}"
 """One rule: a look-up that misses ends it, so what is compared was always just set."""
-_WHO: Final = (_RESET, _MARK_SENDER, _TO_RECEIVER, "goto refuse")
+_SENDER_LABEL: Final = "meta mark set iif map @sender_label"
+_RECEIVER_LABEL: Final = "meta priority set oif map @receiver_label"
+_WHO: Final = (_RESET, _SENDER_LABEL, _RECEIVER_LABEL, "goto refuse")
 """For counting a refusal: a look-up that misses must not leave an old value."""
+_TO_DOM0: Final = (
+    "meta mark set 0",
+    f"meta priority set {PRIORITY_MAJOR:x}:0",
+    _SENDER_LABEL,
+    "goto refuse",
+)
+_FROM_DOM0: Final = (
+    f"meta mark set {MARK_BASE:#x}",
+    "meta priority set none",
+    _RECEIVER_LABEL,
+    "goto refuse",
+)
+_RELAYED: Final = ("meta priority set none", _SENDER_LABEL, _RECEIVER_LABEL, "goto refuse")
+"""The mark keeps the sender's class where the port it came by is not seen any more."""
 _SAMPLE: Final = (
     f"limit rate {SAMPLES_PER_SECOND}/second burst {SAMPLES_PER_SECOND} packets "
     f'log prefix "xpb" group {SAMPLE_GROUP} snaplen {SAMPLE_BYTES}'
@@ -117,14 +136,9 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
         "input": (*_governed("ibrname", "iif", "to_host", knows_bridge=knows_bridge), *other),
         "output": (*_governed("obrname", "oif", "from_host", knows_bridge=knows_bridge), *other),
         "pass_pair": pass_pair,
-        "to_host": (_MARK_SENDER, "iif @host accept", *_WHO),
-        "from_host": (f"{_TAGGED} goto relayed", "oif @host accept", *_WHO),
-        "relayed": (
-            f"{_TO_RECEIVER} {_IS_PAIR}",
-            "meta priority set none",
-            _TO_RECEIVER,
-            "goto refuse",
-        ),
+        "to_host": (_MARK_SENDER, "iif @host accept", *_TO_DOM0),
+        "from_host": (f"{_TAGGED} goto relayed", "oif @host accept", *_FROM_DOM0),
+        "relayed": (f"{_TO_RECEIVER} {_IS_PAIR}", *_RELAYED),
         "refuse_sender": _WHO,
         "refuse": _REFUSE,
     }
@@ -149,13 +163,11 @@ _INET_CHAINS: Final[dict[str, tuple[str, ...]]] = {
         # On a governed bridge the receiving port is only known in that bridge's output.
         f"{_TAGGED} oifname @bridges accept",
         f"{_TO_RECEIVER} {_IS_PAIR}",
-        "meta priority set none",
-        _TO_RECEIVER,
-        "goto refuse",
+        *_RELAYED,
     ),
     # A routed port finds its gateway, dom0, whether or not it may talk with dom0.
-    "to_host": (f"{_ND} accept", "iif @host accept", *_WHO),
-    "from_host": (f"{_ND} accept", "oif @host accept", *_WHO),
+    "to_host": (f"{_ND} accept", "iif @host accept", *_TO_DOM0),
+    "from_host": (f"{_ND} accept", "oif @host accept", *_FROM_DOM0),
     "refuse_sender": _WHO,
     "refuse": _REFUSE,
 }

@@ -13,6 +13,7 @@ from net_rig import OBSERVER, all_frames, delivered, expected, frame_for, run, t
 from net_rules import FakeRules
 
 from broker.net import client, messages
+from broker.net.label_ids import NOBODY, label_id
 from broker.net.links import LinkTable
 from broker.net.messages import Alarm, Dropped, Framer, ProtocolError, Remove, Traced
 from broker.net.model import InvalidError, NetError, Port, Target
@@ -181,22 +182,23 @@ def test_a_port_that_goes_takes_its_elements_with_it(bed):
     assert [port.index for port in helper.show().ports] == [one.index, two.index]
 
 
-def test_refused_frames_are_counted_by_pair_of_classes_and_sampled(bed):
+def test_refused_frames_are_counted_by_pair_of_labels_and_sampled(bed):
     _rig, helper, ports, (one, two), observer = bed
     ports.start(RULES, [opened(one, "red"), opened(two, "blue"), opened(observer, "watch")])
     teach([one, two])
     for _ in range(3):
         one.send(frame_for("ipv6", one, two))
     delivered([one], observer, [(one, frame_for("ipv4", one, observer))])
-    number = ports.classes.number
-    ends = (number["red"], number["blue"])
-    drops = {(d.sender, d.receiver): d for d in helper.show().drops}
+    ends = (label_id("red"), label_id("blue"))
+    drops = {(d.sender, d.receiver): d for d in helper.drops()}
+    assert {(d.sender, d.receiver): d for d in helper.show().drops}.keys() >= drops.keys()
     assert drops[ends].packets >= 3
     assert drops[ends].bytes >= 3 * 60
     said = events(helper, Dropped, lambda event: "fd00::" in event.packet)
     sample = next(e for e in said if isinstance(e, Dropped) and "fd00::" in e.packet)
     assert (sample.sender, sample.receiver) == (one.index, two.index)
-    assert sample.number == number["red"]
+    assert sample.label == label_id("red")
+    assert [ports.report().end(it) for it in ends] == ["red", "blue"]
     assert "fd00::1 port 1000 > fd00::2 port 2000 UDP" in sample.packet
 
 
@@ -206,7 +208,7 @@ def test_what_a_port_without_a_class_sends_is_counted_and_sampled_too(bed):
     one.send(frame_for("arp", one, observer))
     said = events(helper, Dropped, lambda event: "ARP" in event.packet)
     sample = next(e for e in said if isinstance(e, Dropped) and "ARP" in e.packet)
-    assert (sample.sender, sample.number) == (one.index, 0)
+    assert (sample.sender, sample.label) == (one.index, NOBODY)
     assert [d for d in helper.show().drops if d.sender == 0 and d.packets]
 
 

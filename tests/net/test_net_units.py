@@ -65,13 +65,14 @@ def test_every_kind_of_frame_carries_its_marker():
         assert marker(1, 1, list(UNICAST).index(kind)) in frame_for(kind, One, One)
 
 
-GUEST = Port("vif1.0", 7, 1, bridge="br0", host=True, macs=(A,))
+GUEST = Port("vif1.0", 7, 1, label=0xCAFE, bridge="br0", host=True, macs=(A,))
 TARGET = Target(frozenset({"br0"}), {7: GUEST}, frozenset({(1, 1)}))
 
 
 def test_a_plain_port_is_its_elements_and_no_more():
     content = content_of(TARGET)
-    assert content[BRIDGE, "sender"] == content[BRIDGE, "receiver"] == {7: 1}
+    assert content[BRIDGE, "sender"] == content[BRIDGE, "receiver"] == {7: 0x58420001}
+    assert content[BRIDGE, "sender_label"] == content[BRIDGE, "receiver_label"] == {7: 0xCAFE}
     assert content[BRIDGE, "ports"] == content[BRIDGE, "host"] == {7: None}
     assert (BRIDGE, "local_macs") not in content
     assert (INET, "pairs") not in content
