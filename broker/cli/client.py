@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.cli import groups
+from broker.cli import connection, groups
+from broker.rpc.address import AddressError
 from broker.rpc.client import Client, UnreachableError
 from broker.rpc.errors import RpcError
 from broker.rpc.methods import METHODS
 from broker.text.escape import printable
+from broker.text.problems import ProblemsError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 SUCCESS: Final = 0
@@ -51,15 +53,17 @@ def method_command(
         help=method.help,
         example=method.example,
     )
-    leaf.add_argument(
-        "--socket", metavar="PATH", default=argparse.SUPPRESS, help="the broker's socket"
-    )
+    connection.add_options(leaf, top=False)
     return leaf
 
 
 def connect(options: argparse.Namespace) -> Client:
-    """The client that the command line asks for."""
-    return Client(options.socket)
+    """The client that the command line asks for.
+
+    Raises:
+        AddressError, ProblemsError: it asks for none that can be made.
+    """
+    return Client(connection.address(options))
 
 
 def call(client: Client, name: str, **arguments: object) -> Any:  # noqa: ANN401 - the table says which
@@ -86,6 +90,13 @@ def _given(arguments: dict[str, object]) -> dict[str, object]:
 def _run(run: Callable[[Client, argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
         return run(connect(options), options)
+    except AddressError as error:
+        complain(str(error))
+        return BAD_INPUT
+    except ProblemsError as error:
+        for place in error.problems:
+            print(printable(str(place), _MESSAGE_LIMIT), file=sys.stderr)
+        return BAD_INPUT
     except UnreachableError as error:
         complain(str(error))
         return UNREACHABLE

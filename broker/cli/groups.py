@@ -24,6 +24,7 @@ GROUPS: Final = {
     "domain": "domains and their labels",
     "label": "labels of domains, and their numbers",
     "net": "labels on this host's bridges",
+    "pki": "certificates of administrators and of the broker",
     "policy": "policies: check, ask, load",
     "spec": "protocol descriptions",
 }

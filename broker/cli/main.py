@@ -7,12 +7,12 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from broker.cli import connection
 from broker.cli.groups import Parser, subcommands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEFAULT_SOCKET: Final = "/run/xen-policy-broker/broker.sock"
 MODULES: Final = (
     "broker.cli.status",
     "broker.cli.domain",
@@ -24,6 +24,7 @@ MODULES: Final = (
     "broker.cli.spec",
     "broker.cli.audit",
     "broker.cli.net",
+    "broker.cli.pki",
     "broker.cli.generic",
     "broker.cli.completion",
 )
@@ -38,12 +39,7 @@ def build_parser() -> Parser:
         description="Ask and administer the broker; check and try policies offline.",
         epilog="exit: 0 success, 1 denied or check failed, 2 bad input or usage, 3 unreachable",
     )
-    parser.add_argument(
-        "--socket",
-        metavar="PATH",
-        default=os.environ.get("XPB_SOCKET") or DEFAULT_SOCKET,
-        help="the broker's socket (default: $XPB_SOCKET, else %(default)s)",
-    )
+    connection.add_options(parser, top=True)
     parser.add_argument("--json", action="store_true", help="JSON, one value a line")
     commands = subcommands(parser)
     for name in MODULES:

@@ -51,6 +51,7 @@ def _print(status: Status) -> None:
         [
             ("health", status.health),
             *(("  problem", show.text(problem)) for problem in status.problems),
+            *(("  warning", show.text(warning)) for warning in status.warnings),
             ("broker", f"{show.text(status.version)}, up {_duration(status.uptime)}"),
             ("state", status.state if status.enforcing else f"{status.state}, not enforcing"),
             ("policy", policy),

@@ -1,14 +1,19 @@
-"""A small blocking client over the unix socket, for brokerctl: no Twisted, fast start."""
+"""A small blocking client over the local socket or TLS, for brokerctl: no Twisted, fast start.
+
+With TLS 1.3 a client is done with the handshake before the broker has looked at its certificate:
+nothing counts until the broker has answered.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
+import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
+from broker.rpc.address import Address, local, open_connection
 from broker.rpc.errors import CODES, Code, RpcError
 from broker.rpc.methods import METHODS
 
@@ -44,35 +49,22 @@ class _Answer(msgspec.Struct, frozen=True):
     error: _Error | None = None
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket instead of a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 class Client:
-    """Calls the broker at the socket `path`; every call has a connection of its own.
+    """Calls the broker at `where`, a local socket's path or an address; a connection a call.
 
     `timeout` is in seconds, for each step of a call; in a stream it is how long nothing at all
     may come (the server sends a comment every 15 s).
     """
 
-    def __init__(self, path: str, timeout: float = 60.0) -> None:
-        self._path = path
+    def __init__(self, where: str | Address, timeout: float = 60.0) -> None:
+        self._address = local(where) if isinstance(where, str) else where
         self._timeout = timeout
 
     def call(self, name: str, arguments: Arguments) -> Any:  # noqa: ANN401 - the table says which
         """The result of one call, of the table's type for `name`.
 
         Raises:
+            AddressError: a certificate, key or CA does not read.
             UnreachableError: nobody answers.
             RpcError: the broker refused; see its `code`.
         """
@@ -90,6 +82,7 @@ class Client:
         """The events of a stream, of the table's type for `name`, and `Lagged`; it has no end.
 
         Raises:
+            AddressError: a certificate, key or CA does not read.
             UnreachableError: nobody answers, or the stream ended.
             RpcError: the broker refused.
         """
@@ -103,27 +96,31 @@ class Client:
             raise self._lost(error) from None
         finally:
             connection.close()
-        raise UnreachableError(f"the broker at {self._path} ended the stream")
+        raise UnreachableError(f"the broker at {self._address.text} ended the stream")
 
     def _post(
         self, method: Method, arguments: Arguments
-    ) -> tuple[_Connection, http.client.HTTPResponse]:
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         body = msgspec.json.encode(arguments)
         if len(body) > MAX_BODY_BYTES:
             raise RpcError("too_large", f"{len(body)} bytes to send; {MAX_BODY_BYTES} are allowed")
-        connection = _Connection(self._path, self._timeout)
+        connection = open_connection(self._address, self._timeout)
         headers = {"Content-Type": "application/json"}
         try:
             connection.connect()
+        except ssl.SSLError as error:
+            connection.close()
+            raise self._lost(error) from None
         except OSError as error:
             connection.close()
+            may = ", and are you root?" if self._address.credentials is None else "?"
             raise UnreachableError(
-                f"cannot reach the broker at {self._path}: {error.strerror or error}; "
-                "is brokerd running, and are you root?"
+                f"cannot reach the broker at {self._address.text}: {error.strerror or error}; "
+                f"is brokerd running{may}"
             ) from None
         try:
             # Refused before all was read: the answer that says why may be there already.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
                 connection.request("POST", f"/v1/{method.name}", body, headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
@@ -131,13 +128,21 @@ class Client:
             raise self._lost(error) from None
         return connection, response
 
-    def _lost(self, error: Exception) -> UnreachableError:
+    def _lost(self, error: Exception) -> UnreachableError | RpcError:
+        if isinstance(error, ssl.SSLError):
+            reason = (error.reason or str(error)).lower().replace("_", " ")
+            if "alert" in reason:
+                return RpcError("denied", f"the broker does not take this certificate: {reason}")
+            why = getattr(error, "verify_message", "") or reason
+            return UnreachableError(
+                f"what answers at {self._address.text} is not shown to be the broker: {why}"
+            )
         if isinstance(error, TimeoutError):
             return UnreachableError(
-                f"the broker at {self._path} did not answer within {self._timeout:g} s"
+                f"the broker at {self._address.text} did not answer within {self._timeout:g} s"
             )
         return UnreachableError(
-            f"the broker at {self._path} hung up before it answered "
+            f"the broker at {self._address.text} hung up before it answered "
             f"({type(error).__name__}); see its log"
         )
 

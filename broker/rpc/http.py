@@ -14,6 +14,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from OpenSSL import SSL
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
@@ -24,6 +25,7 @@ from zope.interface import provider
 from broker.rpc import openapi
 from broker.rpc.decode import decode_arguments
 from broker.rpc.errors import HTTP_STATUS, RpcError
+from broker.rpc.limits import Limits, Places, Rates
 from broker.rpc.methods import METHODS
 from broker.rpc.stream import EventStream
 
@@ -45,24 +47,6 @@ _INTERNAL: Final = (
 _MALFORMED: Final = "the request is malformed, or its headers are too many or too long"
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client, and all together, may take. Sizes in bytes, times in seconds.
-
-    `request_time` is for a whole request, from the connection or the last answer on: a client
-    that sends a byte now and then gains nothing by it. `stream_events` are kept for a client
-    that does not read, `stall` is how long it may.
-    """
-
-    body: int = 1 << 20
-    headers: int = 50
-    header_bytes: int = 8192
-    connections: int = 256
-    request_time: int = 10
-    stream_events: int = 1024
-    keep_alive: float = 15.0
-    stall: float = 60.0
-
-
 @provider(INonQueuedRequestFactory)
 class AdminRequest(http.Request):
     """One call."""
@@ -71,7 +55,6 @@ class AdminRequest(http.Request):
     _refused = False
     _stream: EventStream | None = None
     _gone = False
-    _caller: Caller | None = None
 
     def __init__(self, channel: AdminChannel) -> None:
         super().__init__(channel, parsePOSTFormSubmission=False)
@@ -87,7 +70,7 @@ class AdminRequest(http.Request):
         # Twisted would put a large body into a temporary file; this one never gets large.
         self.content = self._body
         try:
-            self._caller = self._site.identify(self._connection)
+            self._channel.identified(self._site.identify(self._connection))
         except RpcError as error:
             self._site.admin.turned_away(error.message)
             self._refuse(error)
@@ -129,21 +112,25 @@ class AdminRequest(http.Request):
             self._send(http.OK, self._site.description)
             return
         method = self._method()
-        caller = self._caller
+        caller = self._channel.caller
         if caller is None:
             raise RpcError("denied", "nobody knows who calls")
+        self._site.take_call(caller)
         admin = self._site.admin
         admin.authorize(caller, method, None)
         arguments = decode_arguments(method, self._body.getvalue())
         admin.authorize(caller, method, arguments)
         handler = getattr(admin, method.handler)
         if method.stream:
-            await self._answer_stream(handler, arguments)
+            self._channel.watching = lambda: admin.authorize(caller, method, arguments)
+            await self._answer_stream(caller, handler, arguments)
             return
         result = await handler(caller, arguments)
         self._send(http.OK, msgspec.json.encode({"result": result}))
 
-    async def _answer_stream(self, handler: Callable[..., Any], arguments: object) -> None:
+    async def _answer_stream(
+        self, caller: Caller, handler: Callable[..., Any], arguments: object
+    ) -> None:
         limits = self._site.limits
         stream = EventStream(
             self,
@@ -152,7 +139,7 @@ class AdminRequest(http.Request):
             keep_alive=limits.keep_alive,
             stall=limits.stall,
         )
-        unsubscribe = await handler(self._caller, arguments, stream.send)
+        unsubscribe = await handler(caller, arguments, stream.send)
         if self._gone:
             unsubscribe()
             return
@@ -209,12 +196,15 @@ class AdminRequest(http.Request):
 class AdminChannel(http.HTTPChannel):
     """One connection, with the limits on headers and time."""
 
+    _log = Logger()
     factory: AdminFactory
     requestFactory: type[http.Request] = AdminRequest  # noqa: N815 - Twisted's name
 
     def __init__(self, factory: AdminFactory) -> None:
         super().__init__()
         self.factory = factory
+        self.caller: Caller | None = None
+        self.watching: Callable[[], None] | None = None
         self.maxHeaders = factory.limits.headers
         self.totalHeadersSize = factory.limits.header_bytes
         self.timeOut = factory.limits.request_time
@@ -226,7 +216,7 @@ class AdminChannel(http.HTTPChannel):
         connection.write(
             b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (status, http.RESPONSES[status], len(body), body)
+            % (status, http.RESPONSES.get(status, b"Refused"), len(body), body)
         )
         self.loseConnection()
 
@@ -246,14 +236,39 @@ class AdminChannel(http.HTTPChannel):
     def resetTimeout(self) -> None:  # noqa: N802 - Twisted's name
         """Not on every byte: the time runs for a whole request."""
 
+    def identified(self, caller: Caller) -> None:
+        """Somebody stands behind this connection.
+
+        Raises:
+            RpcError: `too_many`, he has too many connections.
+        """
+        if self.caller is None:
+            self.factory.check_connections(caller)
+        self.caller = caller
+
+    def recheck(self) -> None:
+        """A stream goes on only for whom it would begin: ask again, and hang up if not."""
+        if self.watching is None:
+            return
+        try:
+            self.factory.identify(self.transport)
+            self.watching()
+        except RpcError as error:
+            self._log.info("a stream ends: {message}", message=error.message)
+            self.abort()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """The connection's place is free again."""
-        self.factory.channels.discard(self)
+        self.factory.left(self, reason)
         super().connectionLost(reason)
 
 
 class AdminFactory(ServerFactory[Any]):
-    """Makes connections, as many as allowed; `identify` tells who is at a transport's other end."""
+    """Makes connections, as many as allowed; `identify` tells who is at a transport's other end.
+
+    `local` is the listener whose callers the kernel vouches for: people's limits are not for
+    them. `places` is what all listeners of a broker share.
+    """
 
     noisy = False
     _log = Logger()
@@ -263,25 +278,76 @@ class AdminFactory(ServerFactory[Any]):
         admin: Admin,
         identify: Callable[[Any], Caller],
         clock: IReactorTime,
-        limits: Limits,
+        *,
+        local: bool,
+        limits: Limits | None = None,
+        places: Places | None = None,
         table: Table = METHODS,
     ) -> None:
         self.admin = admin
         self.identify = identify
         self.clock = clock
-        self.limits = limits
+        self.limits = limits or Limits()
         self.table = table
         self.description = openapi.text(table)
         self.channels: set[AdminChannel] = set()
+        self._local = local
+        self._places = places or Places()
+        self._rates = Rates(self.limits.person_burst, self.limits.person_rate)
+        self._turned_away = 0
 
     def buildProtocol(self, addr: IAddress | None) -> AdminChannel | None:  # noqa: N802, ARG002 - Twisted's names
         """A connection, or None (it is closed at once) where there are too many."""
-        if len(self.channels) >= self.limits.connections:
-            self._log.warn("connection refused: {limit} are open", limit=self.limits.connections)
-            return None
         channel = AdminChannel(self)
+        if not self._places.enter(channel, local=self._local):
+            if not self._turned_away:
+                self._log.warn("connections are refused: {held} are held", held=self._places.held)
+            self._turned_away += 1
+            return None
+        if self._turned_away:
+            self._log.warn("{count} connections were refused", count=self._turned_away)
+            self._turned_away = 0
         self.channels.add(channel)
         return channel
+
+    def left(self, channel: AdminChannel, reason: Failure) -> None:
+        """A connection has ended, for `reason`."""
+        self.channels.discard(channel)
+        self._places.leave(channel)
+        error = reason.value
+        if channel.caller is None and isinstance(error, SSL.Error):
+            self.admin.turned_away(f"TLS: {error}")
+
+    def check_connections(self, caller: Caller) -> None:
+        """Let a person have one connection more.
+
+        Raises:
+            RpcError: `too_many`.
+        """
+        most = self.limits.person_connections
+        if not self._local and self._places.of_person(caller.person) >= most:
+            raise RpcError("too_many", f"{caller.subject} has {most} connections already")
+
+    def take_call(self, caller: Caller) -> None:
+        """Count one call of a person.
+
+        Raises:
+            RpcError: `too_many`, with how long to wait.
+        """
+        if self._local:
+            return
+        wait = self._rates.take(caller.person, self.clock.seconds())
+        if wait:
+            raise RpcError(
+                "too_many",
+                f"{caller.subject} calls more than {self.limits.person_rate:g} times a second; "
+                f"wait {wait:.2f} s",
+            )
+
+    def recheck(self) -> None:
+        """Ask again whether those who watch still may; called now and then."""
+        for channel in list(self.channels):
+            channel.recheck()
 
     def log(self, request: http.Request) -> None:
         """Twisted would write an access log; the audit says who called."""

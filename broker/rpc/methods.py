@@ -57,6 +57,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How the broker is.
 
     `health` is green iff `problems` is empty; each problem says what is wrong and what to do.
+    `warnings` are of what will be wrong, such as a certificate that expires soon.
     `enforcing` is true once everything was reconciled and decisions are published, and false
     while the store is gone. `journal_seq` is the last durable audit record's number,
     `heartbeat` the last counter published (0: none yet).
@@ -64,6 +65,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     health: Literal["green", "red"]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     version: str
     state: Literal["starting", "reconciling", "enforcing", "stopped"]
     enforcing: bool

@@ -41,6 +41,7 @@ class BrokerAdmin:
         self.labels = Labels(engine)
         self._views = ChannelViews(engine)
         self._since = time.monotonic()
+        self.warnings: Callable[[], tuple[str, ...]] = tuple
 
     def authorize(self, caller: Caller, method: Method, arguments: Arguments | None) -> None:
         """Let a call pass, or refuse it: local root may call everything, nobody else anything."""
@@ -68,6 +69,7 @@ class BrokerAdmin:
         return methods.Status(
             health="red" if problems else "green",
             problems=tuple(problems),
+            warnings=self.warnings(),
             version=version("xen-policy-broker"),
             state=engine.phase,
             enforcing=engine.phase == "enforcing" and not engine.audit.broken,

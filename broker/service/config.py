@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from broker.rpc.certificates import TlsFiles
 from broker.service.journal import Rotation
 from broker.text.marked_yaml import load_struct
 from broker.text.problems import Problem, ProblemsError
@@ -15,10 +16,21 @@ EMBEDDED: Final = "embedded"
 _SPECS: Final = Path(__file__).parents[2] / "protocol_specs"
 
 
+class TlsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The broker's certificate and key, who vouches for callers, and who is let in no more."""
+
+    certificate: str
+    key: str
+    ca: str
+    revoked: str | None = None
+
+
 class RpcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where brokerctl reaches the broker."""
 
     socket: str = "/run/xen-policy-broker/broker.sock"
+    listen: tuple[str, ...] = ()
+    tls: TlsConfig | None = None
 
 
 class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     policy: Path | None
     specs: Path
     socket: Path
+    listen: tuple[str, ...] = ()
+    tls: TlsFiles | None = None
     adopt_labels: bool
     burst: int
     refill: float
@@ -75,12 +89,25 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
     if address not in ("xenbus", EMBEDDED) and not address.startswith(("unix:/", "xenbus:/")):
         message = f"store: {address!r} is not unix:/PATH, xenbus, xenbus:/PATH or embedded"
         raise ProblemsError([Problem(str(file), 1, 1, message)])
+    tls = config.rpc.tls
+    if config.rpc.listen and tls is None:
+        message = "rpc: listen needs tls, with certificate, key and ca (brokerctl pki init)"
+        raise ProblemsError([Problem(str(file), 1, 1, message)])
     return Settings(
         store=address,
         state=(state or base / config.state).absolute(),
         policy=None if config.policy is None else base / config.policy,
         specs=_SPECS if config.specs is None else base / config.specs,
         socket=base / config.rpc.socket,
+        listen=config.rpc.listen,
+        tls=None
+        if tls is None
+        else TlsFiles(
+            certificate=base / tls.certificate,
+            key=base / tls.key,
+            ca=base / tls.ca,
+            revoked=None if tls.revoked is None else base / tls.revoked,
+        ),
         adopt_labels=config.adopt_labels,
         burst=config.audit_budget.burst,
         refill=config.audit_budget.refill_seconds,

@@ -24,9 +24,10 @@ from twisted.logger import (
 )
 
 from broker.policy.load import load_policy
+from broker.rpc.certificates import TlsFilesError
 from broker.rpc.errors import RpcError
 from broker.rpc.local import SocketInUseError
-from broker.rpc.server import LocalServer
+from broker.rpc.server import ListenError, Servers
 from broker.service import events
 from broker.service.admin import BrokerAdmin
 from broker.service.audit import Audit
@@ -64,6 +65,7 @@ class Brokerd:
         Raises:
             RefusedError: the state will not do.
             ProblemsError: the descriptions, or the policy that seeds an empty state, are not good.
+            TlsFilesError, ListenError: what the RPC is to be served with will not do.
             OSError: something cannot be read or written.
         """
         self.refused: str | None = None
@@ -112,18 +114,14 @@ class Brokerd:
             on_disconnect=self.engine.disconnected,
         )
         self.admin = BrokerAdmin(self.engine, self._policies, self.heartbeat, address)
-        self._rpc = LocalServer(
-            self.admin,
-            settings.socket,
-            cast("IReactorUNIX", reactor),
-            clock,
-        )
+        self._rpc = Servers(self.admin, settings.socket, settings.listen, settings.tls, reactor)
+        self.admin.warnings = self._rpc.warnings
 
     def start(self) -> None:
         """Serve, connect, beat.
 
         Raises:
-            OSError, CannotListenError, SocketInUseError: a socket cannot be made.
+            OSError, CannotListenError, ListenError, SocketInUseError: a socket cannot be made.
         """
         self._settings.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._embedded is not None:
@@ -233,7 +231,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RefusedError as error:
         sys.stderr.write(f"brokerd: refused to start: {error}\n")
         return 1
-    except (ProblemsError, OSError, CannotListenError, SocketInUseError) as error:
+    except (
+        ProblemsError,
+        OSError,
+        CannotListenError,
+        ListenError,
+        SocketInUseError,
+        TlsFilesError,
+    ) as error:
         sys.stderr.write(
             f"{error}\n" if isinstance(error, ProblemsError) else f"brokerd: {error}\n"
         )

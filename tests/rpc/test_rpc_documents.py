@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 import pytest
 from rpc_fake_admin import FakeAdmin
-from test_rpc_http import Memory, refused
+from rpc_memory import Memory, refused
 
 from broker.cli import generic, groups
 from broker.cli import main as brokerctl

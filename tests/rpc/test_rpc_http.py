@@ -3,71 +3,16 @@
 from __future__ import annotations
 
 import json
-from http.client import HTTPResponse
-from io import BytesIO
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rpc_fake_admin import DENIED, EVENT, STATUS, FakeAdmin
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from rpc_fake_admin import DENIED, EVENT, STATUS
+from rpc_memory import CALLER, CONNECTIONS, LIMITS, Memory, refused
 from twisted.logger import capturedLogs
-from twisted.python.failure import Failure
 
-from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
-from broker.rpc.http import AdminFactory, Limits
 from broker.rpc.methods import METHODS
-
-CALLER = Caller(subject="local:uid=0,pid=7", role=ROOT, person="local:uid=0")
-LIMITS = Limits(body=2000, header_bytes=1000, headers=8, connections=3, stream_events=4)
-
-
-class Memory:
-    """One connection to a server in memory."""
-
-    def __init__(self, admin=None, identify=lambda _: CALLER, factory=None):
-        self.clock = Clock()
-        self.admin = admin or FakeAdmin()
-        self.factory = factory or AdminFactory(self.admin, identify, self.clock, LIMITS)
-        self.transport = StringTransport()
-        self.channel = self.factory.buildProtocol(None)
-        if self.channel is not None:
-            self.channel.makeConnection(self.transport)
-
-    def send(self, data: bytes) -> None:
-        if not self.transport.disconnecting:
-            self.channel.dataReceived(data)
-
-    def post(self, name, body: bytes = b"{}"):
-        self.send(
-            b"POST /v1/%b HTTP/1.1\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (name.encode(), len(body), body)
-        )
-        return self.answer()
-
-    def answer(self):
-        raw = self.transport.value()
-        self.transport.clear()
-
-        class Source:
-            def makefile(self, _mode):
-                return BytesIO(raw)
-
-        response = HTTPResponse(Source())
-        response.begin()
-        return response.status, json.loads(response.read())
-
-    def hang_up(self):
-        self.channel.connectionLost(Failure(ConnectionDone()))
-
-
-def refused(answer, status, code, says):
-    assert answer[0] == status
-    assert answer[1]["error"]["code"] == code
-    assert says in answer[1]["error"]["message"]
 
 
 def test_a_call_is_answered_and_the_handler_is_told_who_calls():
@@ -216,7 +161,7 @@ def test_each_call_of_a_connection_has_its_own_time():
 
 def test_connections_over_the_limit_are_closed_and_places_come_free():
     first = Memory()
-    others = [Memory(factory=first.factory) for _ in range(LIMITS.connections - 1)]
+    others = [Memory(factory=first.factory) for _ in range(CONNECTIONS - 1)]
     assert Memory(factory=first.factory).channel is None
     others[0].hang_up()
     assert Memory(factory=first.factory).channel is not None

@@ -21,7 +21,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from broker.rpc import local, methods
 from broker.rpc.client import Client, Lagged, UnreachableError, _events
 from broker.rpc.errors import RpcError
-from broker.rpc.http import Limits
+from broker.rpc.limits import Limits, Places
 from broker.rpc.local import SocketInUseError, peer_credentials, prepare_path
 from broker.rpc.methods import METHODS
 from broker.rpc.server import LocalServer
@@ -313,7 +313,7 @@ def test_a_broker_that_says_nothing_is_unreachable_after_the_timeout(short_dir):
 
 @ensureDeferred
 async def test_connections_over_the_limit_are_refused_and_the_others_served(serve):
-    path = serve(limits=Limits(connections=2))
+    path = serve(places=Places(total=2, reserved=0))
     client = Client(str(path))
     assert (await deferToThread(client.call, "status", methods.Nothing())).version
     held = [socket.socket(socket.AF_UNIX) for _ in range(3)]

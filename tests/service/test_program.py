@@ -108,6 +108,50 @@ def test_bad_input_is_refused_at_its_place(program, file, text, said):
     assert said in result.stderr
 
 
+def test_the_program_serves_tls_to_certificates_and_warns_of_what_is_wrong(program):
+    pki = program.directory / "pki"
+    where = ["--dir", str(pki)]
+    for words in (["init"], ["issue", "alice", "--role", "officer"]):
+        assert program.ctl("pki", *words, *where).returncode == 0
+    config = program.directory / "broker.yaml"
+    listen = f"unix:{program.directory}/vchan.sock"
+    tls = "tls: {certificate: pki/broker.crt, key: pki/broker.key, ca: pki/ca.crt, revoked: r}"
+    said = config.read_text().replace("rpc.sock}", f'rpc.sock, listen: ["{listen}"], {tls}}}')
+    config.write_text(said)
+    program.start("--init")
+    enforcing(program.host)
+    words = ["--connect", f"tls-{listen}", "--cert", str(pki / "alice.crt")]
+    words += ["--key", str(pki / "alice.key"), "--ca", str(pki / "ca.crt"), "status"]
+
+    def ask():
+        return subprocess.run(
+            [BIN / "brokerctl", *words], capture_output=True, text=True, timeout=20, check=False
+        )
+
+    # Whose denylist does not read lets nobody in; and then the policy knows no such role.
+    result = ask()
+    assert (result.returncode, "denylist" in result.stderr) == (1, True)
+    assert "the denylist does not read" in program.ctl("status").stdout
+    (program.directory / "r").write_text("")
+    result = ask()
+    assert (result.returncode, "officer" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("rpc", "said"),
+    [
+        ('listen: ["tcp:7443"]', "listen needs tls"),
+        ('listen: ["tcp:x"], tls: {certificate: c, key: k, ca: a}', "does not read"),
+    ],
+)
+def test_a_listener_that_cannot_be_is_refused_at_the_start(program, rpc, said):
+    config = program.directory / "broker.yaml"
+    config.write_text(config.read_text().replace("rpc.sock}", f"rpc.sock, {rpc}}}"))
+    result = program.run("--init")
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
 def test_a_clean_stop_leaves_the_records_and_exits_zero(program):
     host = program.host
     host.create(3)
