@@ -20,6 +20,7 @@ MODULES: Final = (
     "broker.cli.channel",
     "broker.cli.policy_in_force",
     "broker.cli.policy",
+    "broker.cli.policy_acm",
     "broker.cli.label",
     "broker.cli.spec",
     "broker.cli.audit",

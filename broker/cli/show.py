@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import textwrap
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,13 @@ def text(value: str | float | None, limit: int = _LONGEST) -> str:
 def line(words: str) -> None:
     """One line of already safe text."""
     print(words)
+
+
+def document(words: str) -> None:
+    """A whole file for a program to read, in UTF-8 whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(words.encode("utf-8"))
+    sys.stdout.buffer.flush()
 
 
 def json_line(value: object) -> None:

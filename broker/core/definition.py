@@ -111,10 +111,15 @@ class Pattern(msgspec.Struct, frozen=True):
 
 
 class Observe(msgspec.Struct, frozen=True):
-    """Observe mode: what it opens, and the POSIX time (seconds) at which it ends."""
+    """Observe mode: what it opens, and until when.
+
+    `until` is the POSIX time (seconds) at which it ends, `last_day` (YYYY-MM-DD, UTC) the day
+    before that moment.
+    """
 
     opens: tuple[Pattern, ...]
     until: int
+    last_day: str
     where: str
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from broker.text.marked_yaml import Marked, Text
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.()-]*")
-_MOST_NAME_BYTES: Final = 128
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.()-]*")
+"""What can name something in a policy."""
+MOST_NAME_BYTES: Final = 128
 """Two labels and a resource must fit into a decision record, percent-encoded."""
 _MOST_HINTED: Final = 200
 """Among more names than this no look-alike is searched for: it would take seconds."""
@@ -38,14 +39,14 @@ class Findings:
 
     def name(self, text: Text, what: str) -> None:
         """Check that `text` can name something."""
-        if not _NAME.fullmatch(text):
+        if not NAME.fullmatch(text):
             self.add(
                 text,
                 f"{what} '{escape(text, 60)}' is not a name: letters, digits and _.()-, "
                 "beginning with a letter or digit",
             )
-        elif len(text) > _MOST_NAME_BYTES:
-            self.add(text, f"{what} has {len(text)} characters; at most {_MOST_NAME_BYTES} may be")
+        elif len(text) > MOST_NAME_BYTES:
+            self.add(text, f"{what} has {len(text)} characters; at most {MOST_NAME_BYTES} may be")
 
     def names(self, texts: Iterable[Text], what: str) -> None:
         """Check a list that defines names: each a name, none twice."""

@@ -37,7 +37,8 @@ def read_observe(form: PolicyForm, findings: Findings) -> core.Observe | None:
     )
     if not observe.opens and not observe.partial:
         findings.add(observe, "observe mode that opens nothing: write 'mode: enforce'")
-    return core.Observe(opens, _end_of(observe.until, findings), findings.where(form.mode))
+    until = _end_of(observe.until, findings)
+    return core.Observe(opens, until, str(observe.until), findings.where(form.mode))
 
 
 def _end_of(text: Text, findings: Findings) -> int:
