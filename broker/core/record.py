@@ -131,25 +131,23 @@ def inputs_digest(device: Mapping[str, bytes]) -> str:
 
 
 def _unsigned_text(record: Record) -> str:
+    """All before ` sig=`, the fields in the order of `FIELDS`."""
     frontend_label, backend_label = record.labels
-    values = (
-        str(record.seq),
-        record.id,
-        str(record.frontend),
-        str(record.backend),
-        encode_value(record.device_class),
-        encode_value(record.device),
-        encode_value(record.uuid),
-        encode_value(record.nonce),
-        encode_value(record.inputs),
-        encode_value(f"{frontend_label or '-'},{backend_label or '-'}"),
-        encode_value(record.resource),
-        encode_value(record.policy),
-        encode_value(record.spec),
-        encode_value(record.reason or None),
+    labels = encode_value(f"{frontend_label or '-'},{backend_label or '-'}")
+    return (
+        f"{record.verdict} seq={record.seq} id={record.id} fe={record.frontend} "
+        f"be={record.backend} class={encode_value(record.device_class)} "
+        f"dev={encode_value(record.device)} uuid={encode_value(record.uuid)} "
+        f"nonce={_hex_value(record.nonce)} inputs={encode_value(record.inputs)} "
+        f"labels={labels} resource={encode_value(record.resource)} "
+        f"policy={encode_value(record.policy)} spec={encode_value(record.spec)} "
+        f"reason={encode_value(record.reason or None)}"
     )
-    pairs = " ".join([f"{key}={value}" for key, value in zip(FIELDS, values, strict=True)])
-    return f"{record.verdict} {pairs}"
+
+
+def _hex_value(value: str | None) -> str:
+    """As `encode_value`, past its memory: a nonce is seen once and would push others out."""
+    return encode_value.__wrapped__(value)
 
 
 def sign_record(record: Record, key: Ed25519PrivateKey) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from twisted.internet.defer import Deferred
+import msgspec
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 
-from broker.core.plan import plan
+from broker.core.plan import Entry, plan
 from broker.core.record import RecordError, record_id
 from broker.service import events
 from broker.service.judge import make_entry
@@ -23,17 +25,21 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from broker.core.channels import Decision
-    from broker.core.plan import Entry
     from broker.service.audit import Audit
     from broker.service.judge import Judge
     from broker.service.mirror import Device
     from broker.service.publisher import Publisher
+    from broker.xenstore.errors import StoreError
 
     Subscriber = Callable[[Told, Device, Entry | None], None]
     """Called with what happened, the device, and the entry before."""
 
+_T = TypeVar("_T")
+
 BATCH: Final = 512
-"""Decisions in one turn: one fdatasync, one pipelined write."""
+"""Decisions that are committed together: one fdatasync, one pipelined write."""
+SLICE: Final = 32
+"""Decisions made at a stretch: a few milliseconds, then the store is heard again."""
 FIRST_RETRY: Final = 0.25
 LONGEST_RETRY: Final = 60.0
 """Seconds until a record the store did not take is tried again; doubled each time."""
@@ -44,7 +50,8 @@ class Decider:
 
     `on_decided(judged, fresh)` tells which devices were judged, and which of them anew;
     `on_retry()` that something is pending again, `on_overspent(domid)` that a backend domain
-    asks for more decisions than may be written down, `on_failed(failure)` that publishing failed.
+    asks for more decisions than may be written down, `on_failed(failure)` that deciding or
+    publishing failed.
     """
 
     def __init__(
@@ -70,7 +77,10 @@ class Decider:
         self._on_retry = on_retry
         self._on_overspent = on_overspent
         self._on_failed = on_failed
-        self._finishing: Deferred[None] | None = None
+        self._publisher: Publisher | None = None
+        self._running: Deferred[None] | None = None
+        self._under_way: set[Device] = set()
+        self._publishing: Deferred[None] = succeed(None)
         self._retries: dict[Device, float] = {}
 
     @property
@@ -78,73 +88,115 @@ class Decider:
         """Records that the store has not taken yet."""
         return len(self._retries)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being judged or published."""
+        return self._running is not None
+
     def clear(self) -> None:
-        """Everything will be read and judged anew."""
+        """Everything will be read and judged anew; what was judged before counts no more."""
+        self._publisher = None
         self.pending.clear()
         self._retries.clear()
 
-    async def decide(self, publisher: Publisher) -> None:
-        """Judge what is pending, at most a batch; what cannot be audited stays pending.
+    def start(self, publisher: Publisher) -> None:
+        """Judge what is pending and publish it, until nothing is left; reading goes on meanwhile.
 
-        Records are sent when it returns, not yet answered for: the next turn's reading goes on
-        meanwhile, on the same connection. One batch is on its way at a time.
+        What cannot be audited stays pending, and nothing more is judged for now.
         """
-        await self.settled()
-        devices = list(self.pending)
-        del devices[BATCH:]
-        batch = _Batch(self._state.seq)
-        for device in devices:
-            if device.channel is not None and not device.gone:
-                self._judge_one(device, batch)
-        if not self._audit.commit(batch.lines, batch.entries):
-            return
-        for device in devices:
-            self.pending.pop(device, None)
-        self._finishing = Deferred.fromCoroutine(self._finish(publisher, devices, batch))
-        self._finishing.addErrback(self._on_failed)
+        self._publisher = publisher
+        if self._running is None and self.pending and not self._audit.broken:
+            running = self._running = Deferred.fromCoroutine(self._run())
+            running.addBoth(self._ran).addErrback(self._on_failed)
+
+    def _ran(self, result: _T) -> _T:
+        self._running = None
+        return result
 
     async def settled(self) -> None:
-        """Wait until the store has answered for all that was sent."""
-        if self._finishing is not None:
+        """Wait until all that is pending is judged and the store has answered for it."""
+        if self._running is not None:
             waiting: Deferred[None] = Deferred()
-            self._finishing.addCallback(_fire, waiting)
+            self._running.addCallback(_fire, waiting)
             await waiting
 
-    async def _finish(self, publisher: Publisher, devices: list[Device], batch: _Batch) -> None:
-        if batch.writes:
-            batch.writes.sort(key=_denials_first)
-            await self._publish(publisher, batch.writes)
-        if batch.fresh:
-            pairs = zip(batch.fresh, batch.entries, strict=True)
-            self._audit.decided([(device, entry) for (device, _), (_, entry) in pairs])
-            self.tell("decision", batch.fresh)
-        self._on_decided(devices, [device for device, _ in batch.fresh])
+    async def _run(self) -> None:
+        """One batch is judged while the one before is on its way to the store.
+
+        A channel whose record is on its way waits: what its node holds is not known yet.
+        """
+        try:
+            while True:
+                devices = [device for device in self.pending if device not in self._under_way]
+                if devices and self._publisher is not None and not self._audit.broken:
+                    await self._decide(devices[:BATCH])
+                elif self._under_way:
+                    await self._published()
+                else:
+                    return
+        finally:
+            self._under_way = set()
+            # Why it failed is told already; what is on its way still fails by itself.
+            self._publishing.addErrback(_ignored)
+
+    async def _decide(self, devices: list[Device]) -> None:
+        """Judge devices, a slice at a time so that the store has work meanwhile; commit; send."""
+        publisher = self._publisher
+        batch = _Batch(self._state.seq)
+        for start in range(0, len(devices), SLICE):
+            if start:
+                await deferLater(self._clock, 0)
+            for device in devices[start : start + SLICE]:
+                self.pending.pop(device, None)
+                self._judge_one(device, batch)
+        await self._published()
+        if publisher is None or publisher is not self._publisher:
+            return  # the connection is another one, and everything is read again
+        # Nothing is committed that was judged by what has changed since.
+        for device in [device for device in batch.made if device in self.pending]:
+            del self.pending[device]
+            self._judge_one(device, batch)
+        fresh = batch.fresh
+        lines = [_line(batch.now, device, made.text) for device, _, made in fresh]
+        if not self._audit.commit(lines, [(device.path, made) for device, _, made in fresh]):
+            self.pending.update(dict.fromkeys(batch.made))
+            return
+        self._under_way = set(batch.made)
+        self._publishing = Deferred.fromCoroutine(self._publish(publisher, batch))
+
+    async def _published(self) -> None:
+        """Wait for the batch on its way, if there is one."""
+        publishing, self._publishing = self._publishing, succeed(None)
+        await publishing
+        self._under_way = set()
 
     def _judge_one(self, device: Device, batch: _Batch) -> None:
-        """Judge one channel; what is new about it goes into the batch."""
+        """Judge one channel; what becomes of it goes into the batch."""
+        batch.made.pop(device, None)
+        before = self._state.ledger.get(device.path)
+        made = _Made(before, None, fresh=False)
+        if device.channel is not None and not device.gone:
+            made = self._judge_channel(device, before, batch)
+        batch.made[device] = made
+
+    def _judge_channel(self, device: Device, before: Entry | None, batch: _Batch) -> _Made:
         judged = self._judge.judge(device)
-        entry = self._state.ledger.get(device.path)
-        step = plan(judged.decision, entry, device.published)
+        step = plan(judged.decision, before, device.published)
         if step.foreign and device not in self._retries:
-            self._tampered(device, entry)
+            self._tampered(device, before)
         if judged.spent:
             self._audit.alarm(f"nonce of {device}", f"was used before, {judged.spent}")
-        if step.action == "publish" and entry is not None:
-            batch.writes.append((device, entry))
-        elif step.action == "decide":
-            if not self._affordable(device, judged.decision, entry):
-                return
+        if step.action == "publish":
+            return _Made(before, before, fresh=False)
+        if step.action == "decide" and self._affordable(device, judged.decision, before):
             try:
-                made = make_entry(device, judged.decision, batch.seq + 1, self._key)
+                entry = make_entry(device, judged.decision, batch.seq + 1, self._key)
             except RecordError as error:
                 self._audit.alarm(f"record of {device}", str(error))
-                return
-            batch.seq += 1
-            text = made.text.decode("ascii")
-            batch.lines.append(events.Decided(batch.now, device.path, text, record_id(text)))
-            batch.entries.append((device.path, made))
-            batch.fresh.append((device, entry))
-            batch.writes.append((device, made))
+            else:
+                batch.seq += 1
+                return _Made(before, entry, fresh=True)
+        return _Made(before, None, fresh=False)
 
     def _affordable(self, device: Device, decision: Decision, entry: Entry | None) -> bool:
         """Whether this may be decided: a new life is on the account of the backend's domain.
@@ -166,10 +218,23 @@ class Decider:
                 for subscriber in list(self.subscribers):
                     subscriber(event, device, before)
 
-    async def _publish(self, publisher: Publisher, writes: list[tuple[Device, Entry]]) -> None:
-        answers = await publisher.records([(device, entry.text) for device, entry in writes])
+    async def _publish(self, publisher: Publisher, batch: _Batch) -> None:
+        """Write a batch's records, denials first; then tell whom it concerns."""
+        writes = [(device, it.entry) for device, it in batch.made.items() if it.entry is not None]
+        writes.sort(key=_denials_first)
+        if writes:
+            answers = await publisher.records([(device, entry.text) for device, entry in writes])
+            self._answered(zip(writes, answers, strict=True))
+        fresh = batch.fresh
+        if fresh:
+            self._audit.decided([(device, entry) for device, _, entry in fresh])
+            self.tell("decision", [(device, before) for device, before, _ in fresh])
+        self._on_decided(batch.made, [device for device, _, _ in fresh])
+
+    def _answered(self, answers: Iterable[tuple[tuple[Device, Entry], StoreError | None]]) -> None:
+        """Note which records the store took; the others are tried again."""
         taken: list[int] = []
-        for (device, entry), error in zip(writes, answers, strict=True):
+        for (device, entry), error in answers:
             if error is None:
                 device.published = entry.text
                 self._retries.pop(device, None)
@@ -193,20 +258,43 @@ class Decider:
         self._audit.alarm(device.path, f"does not hold {instead}, but: {held}")
 
 
+class _Made(msgspec.Struct, frozen=True):
+    """One channel judged: the entry before, what to publish if anything, and whether it is new."""
+
+    before: Entry | None
+    entry: Entry | None
+    fresh: bool
+
+
 class _Batch:
-    """What one turn decides: lines to audit, entries for the state, records to publish."""
+    """What is judged and committed together, in the order of the records' numbers."""
 
     def __init__(self, seq: int) -> None:
         self.now = time.time()
         self.seq = seq
-        self.lines: list[events.Event] = []
-        self.entries: list[tuple[str, Entry]] = []
-        self.fresh: list[tuple[Device, Entry | None]] = []
-        self.writes: list[tuple[Device, Entry]] = []
+        self.made: dict[Device, _Made] = {}
+
+    @property
+    def fresh(self) -> list[tuple[Device, Entry | None, Entry]]:
+        """What is decided anew: the device, the entry before, and the new one."""
+        return [
+            (device, it.before, it.entry)
+            for device, it in self.made.items()
+            if it.fresh and it.entry is not None
+        ]
+
+
+def _line(now: float, device: Device, text: bytes) -> events.Decided:
+    record = text.decode("ascii")
+    return events.Decided(now, device.path, record, record_id(record))
 
 
 def _fire(_: None, waiting: Deferred[None]) -> None:
     waiting.callback(None)
+
+
+def _ignored(_: Failure) -> None:
+    return None
 
 
 def _denials_first(item: tuple[Device, Entry]) -> bool:

@@ -15,9 +15,10 @@ from twisted.logger import Logger
 from broker.service import events
 from broker.service.decider import Decider
 from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_item
+from broker.service.display import Display
 from broker.service.judge import Judge
-from broker.service.mirror import Device, Domain, Mirror, departed
-from broker.service.publisher import Publisher, Wanted
+from broker.service.mirror import Device, Mirror, departed
+from broker.service.publisher import Publisher
 from broker.service.survey import Changes, Survey
 from broker.text.escape import escape
 from broker.xenstore import paths
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
     from broker.service.audit import Audit
@@ -35,12 +36,6 @@ if TYPE_CHECKING:
 
 Phase = Literal["starting", "reconciling", "enforcing", "stopped"]
 
-DISPLAY_DELAY: Final = 0.02
-"""Seconds until what is only for people is brought up to date."""
-DISPLAY_PATIENCE: Final = 0.5
-"""Seconds that it waits longer while there is something to decide."""
-SHOWN_AT_ONCE: Final = 128
-"""Domains and devices brought up to date at once, so that decisions need not wait for it."""
 WATCHES: Final = (
     *(paths.LOCAL_DOMAIN, paths.VM, paths.LIBXL, paths.REPORTS, paths.DECISIONS),
     *(paths.INTRODUCE, paths.RELEASE),
@@ -89,12 +84,8 @@ class Engine:
         self._survey: Survey | None = None
         self._publisher: Publisher | None = None
         self._busy = False
-        self._show_domains: dict[Domain, None] = {}
-        self._show_device: dict[Device, None] = {}
-        self._show_call: IDelayedCall | None = None
-        self._show_due = False
-        self._show_by = 0.0
-        audit.on_note = self._show_soon
+        self._display = Display(clock, self._display_due)
+        audit.on_note = self._display.soon
 
     # the store comes and goes
 
@@ -124,8 +115,7 @@ class Engine:
         self._forget_absent(changes)
         self._restand = True
         await self._settle(changes)
-        while self.decider.pending and not self.audit.broken:
-            await self.decider.decide(publisher)
+        self.decider.start(publisher)
         await self.decider.settled()
         self.phase = "enforcing"
         await self.announce()
@@ -136,6 +126,7 @@ class Engine:
         self.phase = "reconciling"
         self.connection = self._survey = self._publisher = None
         self._dirty.clear()
+        self.decider.clear()
 
     async def announce(self) -> None:
         """Write the broker's state and the policy in force.
@@ -162,7 +153,7 @@ class Engine:
             return
         if item.kind in _LATER:
             self._dirty.add_later(item)
-            self._show_soon()
+            self._display.soon()
             return
         self._dirty.add(item)
         self._wake()
@@ -170,25 +161,41 @@ class Engine:
     # turns
 
     def _wake(self) -> None:
-        if not self._busy and self.phase == "enforcing" and self._has_work():
+        if self.phase != "enforcing":
+            return
+        if not self._busy and self._has_work():
             self._busy = True
             Deferred.fromCoroutine(self._work()).addErrback(self._turn_failed)
+        self._decide()
 
     def _has_work(self) -> bool:
-        judging = bool(self.decider.pending) or self._restand
-        return bool(self._dirty) or self._show_due or (judging and not self.audit.broken)
+        standing = self._restand and not self.audit.broken
+        return bool(self._dirty) or standing or self._display.due(idle=self._idle)
+
+    @property
+    def _idle(self) -> bool:
+        return not self._dirty and not self.decider.busy
 
     async def _work(self) -> None:
         try:
             while self.phase == "enforcing" and self._has_work():
                 await self._turn(self._dirty.take())
-                due = self._show_due and self._clock.seconds() >= self._show_by
-                if due or (self._show_due and not self._dirty):
-                    self._show_due = False
+                self._decide()
+                if self._display.due(idle=self._idle):
+                    self._display.begin()
                     await self._verify()
-                    await self._show()
+                    self._decide()
+                    await self._display.show(self._publisher, self.judge, self.audit)
+                    if self._dirty.has_later:
+                        self._display.soon()
         finally:
             self._busy = False
+            if self._display.waiting:
+                self._display.soon()
+
+    def _decide(self) -> None:
+        if self._publisher is not None:
+            self.decider.start(self._publisher)
 
     def _turn_failed(self, failure: Failure) -> None:
         """Whatever went wrong, nothing was opened by it; start over from a full reading."""
@@ -199,8 +206,8 @@ class Engine:
         self.start_over()
 
     async def _turn(self, items: Sequence[Item]) -> None:
-        survey, publisher = self._survey, self._publisher
-        if survey is None or publisher is None:
+        survey = self._survey
+        if survey is None:
             return
         changes = Changes()
         if items:
@@ -209,8 +216,6 @@ class Engine:
                 await self._read_world(survey, world, changes)
             await survey.read_items(items, changes)
         await self._settle(changes)
-        if self.decider.pending and not self.audit.broken:
-            await self.decider.decide(publisher)
 
     async def _read_world(self, survey: Survey, items: Sequence[Item], changes: Changes) -> None:
         """Domains that came or went; all of them, if too much happened to know which."""
@@ -247,10 +252,9 @@ class Engine:
             self.audit.reported(device, escape(device.untrusted_enforced or b"", 300))
             self.decider.tell("report", [(device, self.state.ledger.get(device.path))])
         if changes.domains:
-            self._show_domains.update(changes.domains)
+            self._display.add_domains(changes.domains)
             for domain in changes.domains:
-                self._show_device.update(dict.fromkeys(domain.devices.values()))
-            self._show_soon()
+                self._display.add_devices(domain.devices.values())
 
     async def _departures(self, changes: Changes, lines: list[events.Event]) -> list[paths.Channel]:
         """What to write down about domains and devices that are gone; the channels of both."""
@@ -327,8 +331,7 @@ class Engine:
         domain = self.mirror.domains.get(domid)
         if domain is not None:
             self.decider.pending.update(dict.fromkeys(domain.devices.values()))
-            self._show_domains[domain] = None
-            self._show_soon()
+            self._display.add_domains((domain,))
         self.decider.pending.update(self.mirror.backends.get(domid, {}))
 
     def relabelled(self) -> None:
@@ -339,8 +342,7 @@ class Engine:
     def policy_changed(self) -> None:
         """Another policy is in force: every channel is judged anew."""
         self.decider.pending.update(dict.fromkeys(self.mirror.devices()))
-        self._show_domains.update(dict.fromkeys(self.mirror.domains.values()))
-        self._show_soon()
+        self._display.add_domains(self.mirror.domains.values())
         self.relabelled()
 
     def start_over(self) -> None:
@@ -378,21 +380,16 @@ class Engine:
     # what is for people, and what may wait
 
     def _decided(self, judged: Iterable[Device], fresh: Iterable[Device]) -> None:
-        self._show_device.update(dict.fromkeys(judged))
         for device in fresh:
             # A guest that hides its directory makes no event: look while there is time.
             self._dirty.add_later(frontend_item(device.domid, device.device_class, device.device))
-        self._show_soon()
+        self._display.add_devices(judged)
 
-    def _show_soon(self) -> None:
-        if self._show_call is None:
-            self._show_call = self._clock.callLater(DISPLAY_DELAY, self._show_now)
-
-    def _show_now(self) -> None:
-        self._show_call = None
-        self._show_due = True
-        self._show_by = self._clock.seconds() + DISPLAY_PATIENCE
+    def _display_due(self) -> None:
         self._wake()
+        if self._display.waiting and not self._busy:
+            # The decider is at work: what is only for people waits without a turn.
+            self._display.soon()
 
     async def _verify(self) -> None:
         """Read what the broker itself wrote: whatever else is there is put right."""
@@ -404,21 +401,4 @@ class Engine:
             self._dirty.add(Item(Kind.WORLD, HOST, "*"))
         await self._survey.read_items(later, changes)
         await self._settle(changes)
-        self._show_device.update(changes.devices)
-
-    async def _show(self) -> None:
-        """Bring what people see up to date, some at a time, and write outcomes down."""
-        domains = list(self._show_domains)[:SHOWN_AT_ONCE]
-        devices = list(self._show_device)[:SHOWN_AT_ONCE]
-        for domain in domains:
-            del self._show_domains[domain]
-        for device in devices:
-            del self._show_device[device]
-        if self._publisher is not None and (domains or devices):
-            wanted = Wanted(self.judge.policy, self.judge.standings, self.state)
-            live = [device for device in devices if not device.gone]
-            for path, held in await self._publisher.show(domains, live, wanted):
-                self.audit.alarm(path, f"held what the broker did not write: {held}")
-        self.audit.flush()
-        if self._show_domains or self._show_device or self._dirty.has_later:
-            self._show_soon()
+        self._display.add_devices(changes.devices)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from os import urandom
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
 import msgspec
 
@@ -169,7 +169,7 @@ def make_entry(device: Device, decision: Decision, seq: int, key: Ed25519Private
     record = Record(
         verdict=decision.verdict,
         seq=seq,
-        id=str(uuid4()),
+        id=_new_id(),
         frontend=device.domid,
         backend=-1 if device.backend is None else device.backend,
         device_class=device.device_class,
@@ -184,6 +184,13 @@ def make_entry(device: Device, decision: Decision, seq: int, key: Ed25519Private
         reason=decision.reason,
     )
     return Entry(seq, sign_record(record, key), decision)
+
+
+def _new_id() -> str:
+    """A random UUID (version 4), in text."""
+    digits = urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _found_label(domain: Domain, policy: Policy) -> tuple[str | None, str]:

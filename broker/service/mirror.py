@@ -34,6 +34,7 @@ class Device:
         "inputs",
         "inputs_digest",
         "keys",
+        "nonce_path",
         "path",
         "problem",
         "published",
@@ -58,6 +59,7 @@ class Device:
         self.channel: paths.Channel | None = None
         self.path = ""
         self.report_path = ""
+        self.nonce_path = ""
         self.display_path = ""
         self.published: bytes | None = None
         self.shown: bytes | None = None
@@ -81,6 +83,7 @@ class Device:
         if self.channel != before:
             self.path = "" if self.channel is None else paths.decision_path(self.channel)
             self.report_path = "" if self.channel is None else paths.report_dir(self.channel)
+            self.nonce_path = f"{self.report_path}/nonce"
             self.published = self.untrusted_nonce = self.untrusted_enforced = None
         return self.channel != before
 

@@ -203,7 +203,7 @@ class Survey:
             wanted += [f"{home}/backend", f"{home}/backend-id"]
             if device.channel is not None:
                 report = device.report_path
-                wanted += [f"{report}/nonce", f"{report}/enforced", device.path]
+                wanted += [device.nonce_path, f"{report}/enforced", device.path]
             if device.display_path:
                 wanted.append(device.display_path)
         answers = iter(await self._store.read_many(wanted))
@@ -369,8 +369,9 @@ def _leaf_paths(kind: Kind, device: Device) -> tuple[str, ...]:
         return (device.path,)
     if kind is Kind.SHOWN:
         return (device.display_path,)
-    leaf = "nonce" if kind is Kind.NONCE else "enforced"
-    return (f"{device.report_path}/{leaf}",)
+    if kind is Kind.NONCE:
+        return (device.nonce_path,)
+    return (f"{device.report_path}/enforced",)
 
 
 def _value(answer: bytes | StoreError, before: bytes | None) -> bytes | None:

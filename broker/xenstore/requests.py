@@ -6,7 +6,8 @@ is sent: a request that breaks the protocol would cost the whole connection.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from broker.xenstore import wire
 from broker.xenstore.errors import InvalidError, QuotaError
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 Request = tuple[int, bytes]
 """Operation and payload."""
 _T = TypeVar("_T")
+_CACHED: Final = 16_384
+"""Paths whose check is remembered: the same few nodes of each channel, over and over."""
 
 
+@lru_cache(maxsize=_CACHED)
 def read(path: str) -> Request:
     """The value of a node."""
     return wire.READ, _node(path) + b"\0"
@@ -118,6 +122,7 @@ def _checked(check: Callable[[_T], bytes], argument: _T) -> bytes:
         raise InvalidError("EINVAL", str(error)) from None
 
 
+@lru_cache(maxsize=_CACHED)
 def _node(path: str) -> bytes:
     return _checked(wire.check_path, path)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import struct
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pyxs._internal import Op
@@ -136,7 +135,6 @@ def split_strings(payload: bytes) -> list[bytes]:
     return strings
 
 
-@lru_cache(maxsize=16_384)
 def check_path(path: str) -> bytes:
     """The bytes of a node's path, absolute or relative to the connection's domain.
 

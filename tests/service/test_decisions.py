@@ -7,6 +7,8 @@ import pytest_twisted
 from broker_host import nonce, until, uuid_of
 
 from broker.core.record import inputs_digest
+from broker.rpc.selector import Selector
+from broker.service.decider import SLICE
 from broker.xenstore import paths
 
 pytestmark = pytest.mark.xenstored
@@ -269,3 +271,37 @@ async def test_a_reused_domid_inherits_nothing(host, box):
     assert value.decode() != record.nonce
     host.report(vif, nonce())
     await host.decided(vif, "grant")
+
+
+@run
+async def test_what_changes_while_a_batch_is_judged_is_judged_again_before_it_is_written(host, box):
+    """A label taken away in the midst of a long batch: no grant is written after that."""
+    host.create(3)
+    await box.start()
+    box.label(uuid_of(3), "web_a")
+    vifs = [host.vif(3, device) for device in range(2 * SLICE)]
+    for vif in vifs:
+        await host.decided(vif, "pending")
+    judge = box.engine.judge
+    judged = 0
+    plain = judge.judge
+
+    def judge_then_relabel(device):
+        nonlocal judged
+        judged += 1
+        if judged == SLICE + 1:
+            box.brokerd.admin.labels.remove(Selector("uuid", uuid_of(3)), "test")
+        return plain(device)
+
+    judge.judge = judge_then_relabel
+    box.engine.decider.pending.update(dict.fromkeys(box.engine.mirror.devices()))
+    for vif in vifs:
+        device = box.engine.mirror.device_of(vif)
+        device.untrusted_nonce = host.report(vif)
+    box.engine.decider.start(box.engine._publisher)
+    for vif in vifs:
+        await host.decided(vif, "deny", "unlabelled")
+    lines = box.journal()
+    removed = next(n for n, line in enumerate(lines) if line["event"] == "label_removed")
+    assert not [line for line in lines[removed:] if line.get("text", "").startswith("grant")]
+    assert judged > 2 * SLICE
