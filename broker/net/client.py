@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 10.0
 """Seconds for one answer; ten thousand pairs take a tenth of one."""
+START_TIMEOUT: Final = 60.0
+"""Seconds for the first answer: on an emulated or crowded machine a Python that starts takes its
+time, and an agent that gave up on it would start the next one."""
 
 
 class HelperClient:
@@ -55,7 +58,8 @@ class HelperClient:
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
-        self._stream.settimeout(TIMEOUT)
+        self._patience = START_TIMEOUT
+        self._stream.settimeout(self._patience)
         self._framer = Framer()
         self._events: list[Event] = []
 
@@ -149,7 +153,7 @@ class HelperClient:
         except OSError as error:
             raise NetError(f"net helper: {error}") from error
         finally:
-            self._stream.settimeout(TIMEOUT)
+            self._stream.settimeout(self._patience)
         events, self._events = self._events, []
         return events
 
@@ -172,6 +176,8 @@ class HelperClient:
                         self._keep(one)
                     else:
                         answer = one
+            self._patience = TIMEOUT
+            self._stream.settimeout(self._patience)
         except OSError as error:
             self._stream.close()
             raise NetError(f"net helper: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import threading
 import time
 
 import msgspec
@@ -340,3 +341,17 @@ def test_a_helper_without_rights_says_so():
             run([client.sys.executable, "-c", program], pass_fds=[fd])
     with pytest.raises(NetError, match="CAP_NET_ADMIN"):
         client.HelperClient(ours).numbers_in_kernel()
+
+
+def test_only_the_first_answer_may_take_as_long_as_a_program_that_starts(monkeypatch):
+    monkeypatch.setattr(client, "TIMEOUT", 0.2)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        helper = client.HelperClient(ours)
+        answer = messages.framed(messages.Done())
+        late = threading.Timer(0.5, lambda: theirs.sendall(answer))
+        late.start()
+        helper.check()
+        late.join()
+        with pytest.raises(NetError, match="timed out"):
+            helper.check()
