@@ -20,6 +20,7 @@ from broker.agent.durable import HeldPort
 from broker.agent.gates.base import GateError
 from broker.agent.gates.labelled import open_port
 from broker.agent.policies import MissingPolicyError, find_policy
+from broker.core.drops import Drop
 from broker.net.links import LinkTable
 from broker.net.messages import Alarm, Dropped
 from broker.net.model import NetError
@@ -175,6 +176,22 @@ class Bridges:
             return str(error)
         self.log.info("{port}: its label is now {label}", port=name, label=escape(label))
         return ""
+
+    def refused(self) -> list[Drop]:
+        """What was refused so far, by the labels of both ends; nothing where that is not known."""
+        if self._ports is None:
+            return []
+        try:
+            counted = self._helper.client.drops()
+        except NetError as error:
+            self.log.warn("refused packets cannot be counted: {e}", e=escape(str(error)))
+            return []
+        report = self._ports.report()
+        found = [
+            Drop(report.end(it.sender), report.end(it.receiver), it.packets, it.bytes)
+            for it in counted
+        ]
+        return [drop for drop in found if drop.packets]
 
     def links_changed(self) -> None:
         """Uplinks may have come, or come back."""

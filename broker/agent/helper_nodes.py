@@ -18,6 +18,7 @@ from broker.xenstore.paths import (
     REPORTS,
     VM,
     Channel,
+    drops_path,
     is_device,
     parse_backend_dir,
     parse_domid,
@@ -85,14 +86,19 @@ class HelperNodes:
         return made
 
     async def remove(self, channel: Channel) -> None:
-        """The device is gone: so are its nodes, and what is empty above them."""
+        """The device is gone: so are its nodes, and what is empty above them.
+
+        What a backend reports of itself goes with its last channel.
+        """
+        own = drops_path(channel.backend)
         for top in (DECISIONS, REPORTS):
             parts = [str(channel.backend), channel.device_class, str(channel.frontend)]
             try:
                 await self._connection.rm("/".join([top, *parts, channel.device]))
                 for depth in (3, 2, 1):
                     path = "/".join([top, *parts[:depth]])
-                    if await self._connection.directory(path):
+                    left = await self._connection.directory(path)
+                    if [name for name in left if f"{path}/{name}" != own]:
                         break
                     await self._connection.rm(path)
             except NotFoundError:

@@ -28,6 +28,7 @@ from broker.agent import hotplug
 from broker.agent.bridges import Bridges
 from broker.agent.config import AgentConfig, load_config, load_key
 from broker.agent.destroy import Destroyer
+from broker.agent.drop_reports import DropReports
 from broker.agent.durable import DurableState
 from broker.agent.gates.blkback import Blkback
 from broker.agent.gates.simulated import SimulatedGate
@@ -122,6 +123,11 @@ class Agent:
             ungated=destroy if config.ungated == "destroy" else None,
             bridges=self._bridges,
         )
+        self._drops = (
+            None
+            if self._bridges is None
+            else DropReports(config.domid, reactor, self._session.connected, self._bridges.refused)
+        )
         self._net.back = lambda: self._session.links_changed(None)
         if self._bridges is not None:
             self._bridges.changed = self._net.back
@@ -158,6 +164,8 @@ class Agent:
         if self._helper is not None:
             self._helper.startService()
         self._session.startService()
+        if self._drops is not None:
+            self._drops.start()
 
     def _nobodys_key(self) -> Ed25519PublicKey:
         """For a host whose broker has not made its key yet: its disk opens without a record.
@@ -174,6 +182,8 @@ class Agent:
     async def stop(self) -> None:
         """Finish what is under way; no gate is moved."""
         self.log.info("stopping: every gate stays as it is")
+        if self._drops is not None:
+            self._drops.stop()
         await self._session.stopService()
         if self._helper is not None:
             await self._helper.stopService()

@@ -22,6 +22,7 @@ from broker.xenstore.paths import (
     VM,
     Channel,
     decision_path,
+    drops_path,
     frontend_dir,
     libxl_device_dir,
     report_dir,
@@ -69,7 +70,10 @@ def fixed_nodes(broker: int) -> dict[str, Permissions]:
 
 
 def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
-    """A channel's decision node and report nodes, each after what is above it."""
+    """A channel's decision node and report nodes, each after what is above it.
+
+    With a vif comes the node for what its backend's agent refused between vifs.
+    """
     directory = permissions(readers=[broker, channel.backend])
     reading = permissions(writers=[broker], readers=[channel.backend])
     reporting = permissions(writers=[broker, channel.backend])
@@ -82,6 +86,9 @@ def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
         for depth in range(1, len(parts)):
             nodes["/".join([top, *parts[:depth]])] = directory
         nodes[path] = rights
+    if channel.device_class == "vif":
+        told = permissions(writers=[channel.backend], readers=[broker])
+        nodes[drops_path(channel.backend)] = told
     for name in ("nonce", "enforced"):
         nodes[f"{report_dir(channel)}/{name}"] = reporting
     return nodes

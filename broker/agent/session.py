@@ -85,7 +85,7 @@ class AgentSession(service.Service):
         self._decisions, self._reports = f"{DECISIONS}/{domid}", f"{REPORTS}/{domid}"
         self._heartbeat = Heartbeat(key, durable.saved.heartbeat)
         self._was_fresh = False
-        self._dirs = BackendDirs(domid, self._connected)
+        self._dirs = BackendDirs(domid, self.connected)
         self._gates = Gates(make_gates(self._dirs))
         self._enforcer = Enforcer(
             domid=domid,
@@ -93,7 +93,7 @@ class AgentSession(service.Service):
             gates=self._gates,
             durable=durable,
             key=key,
-            connection=self._connected,
+            connection=self.connected,
             fresh=lambda: self._heartbeat.fresh(reactor.seconds()),
             bootstrap=bootstrap,
             refused=refused,
@@ -163,7 +163,8 @@ class AgentSession(service.Service):
         slots = (_link_slot(link) for link in links)
         self.touch([slot for slot in slots if slot is not None])
 
-    def _connected(self) -> StoreConnection:
+    def connected(self) -> StoreConnection:
+        """The store's connection; raises `ConnectionLostError` while there is none."""
         connection = self._store.connection
         if connection is None:
             raise ConnectionLostError("there is no connection to the store")
@@ -199,7 +200,7 @@ class AgentSession(service.Service):
     def _on_event(self, path: str, token: str) -> None:
         if token == HEARTBEAT:
             if self._ready:
-                reading = defer.Deferred.fromCoroutine(self._read_heartbeat(self._connected()))
+                reading = defer.Deferred.fromCoroutine(self._read_heartbeat(self.connected()))
                 reading.addErrback(_trap_store_error)
             return
         if token == self._home:

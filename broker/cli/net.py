@@ -1,4 +1,7 @@
-"""`brokerctl net show|trace`: the bridge of this host, from its own kernel. Needs root here."""
+"""`brokerctl net show|trace`: the bridge of this host, from its own kernel. Needs root here.
+
+`brokerctl net drops`: what agents everywhere report, from the broker.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
     from broker.cli.groups import Commands
     from broker.net.report import Report
+    from broker.rpc.client import Client
+    from broker.rpc.methods import NetDrops
 
 REPORT: Final = "/run/xen-policy-broker/net.json"
 """Where the agent writes which label each port carries."""
@@ -48,9 +53,30 @@ def register(commands: Commands) -> None:
         help="what becomes of the frames from one port to another, for a while",
         example="brokerctl net trace vif3.0 vif4.0 --seconds 10",
     )
+    client.method_command(commands, "net.drops", _drops)
     leaf.add_argument("sender", metavar="FROM", help="the port that frames come in by")
     leaf.add_argument("receiver", metavar="TO", help="the port that they should leave by")
     leaf.add_argument("--seconds", type=_seconds, default=10.0, help=f"at most {MAX_TRACE}")
+
+
+def _drops(broker: Client, options: argparse.Namespace) -> int:
+    reports: tuple[NetDrops, ...] = client.call(broker, "net.drops")
+    if options.json:
+        for report in reports:
+            show.json_line(report)
+        return client.SUCCESS
+    show.table(
+        ["Backend", "Packets", "Bytes", "Refused from", "to"],
+        [
+            (it.backend_name or it.backend, drop.packets, drop.bytes, drop.sender, drop.receiver)
+            for it in reports
+            for drop in it.drops
+        ],
+    )
+    for it in reports:
+        if it.omitted:
+            show.line(f"and {it.omitted} pairs more of domain {it.backend}")
+    return client.SUCCESS
 
 
 def _seconds(text: str) -> float:

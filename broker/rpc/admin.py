@@ -143,3 +143,9 @@ class Admin(Protocol):
                 (`replaces` is not what is in force); `unavailable`.
         """
         ...
+
+    async def net_drops(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.NetDrops, ...]:
+        """What each backend domain's agent reports of refused packets."""
+        ...

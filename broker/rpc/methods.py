@@ -273,6 +273,32 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+# net
+
+
+class NetDrop(msgspec.Struct, frozen=True, kw_only=True):
+    """Packets refused from one label to another; None is an interface without a label."""
+
+    sender: str | None
+    receiver: str | None
+    packets: int
+    bytes: int
+
+
+class NetDrops(msgspec.Struct, frozen=True, kw_only=True):
+    """What one backend domain's agent reports of packets refused between the vifs it bridges.
+
+    The counts go on until that host's tables are made anew; the largest come first, and `omitted`
+    pairs did not fit. It is that domain's own word, of the time `at` by its own clock.
+    """
+
+    backend: int
+    backend_name: str | None
+    at: float
+    drops: tuple[NetDrop, ...]
+    omitted: int
+
+
 METHODS: Final = Table(
     [
         Method(
@@ -377,6 +403,15 @@ METHODS: Final = Table(
             writes=True,
             help="put a policy in force, or with --dry-run say what it would change",
             example="brokerctl policy load --dry-run corp.yaml",
+        ),
+        Method(
+            name="net.drops",
+            arguments=Nothing,
+            result=tuple[NetDrops, ...],
+            verb="net.drops",
+            object="broker",
+            help="packets refused between vifs, by the labels of both ends, as agents report them",
+            example="brokerctl net drops",
         ),
     ]
 )

@@ -10,6 +10,7 @@ from broker.rpc import methods
 from broker.rpc.admin import ROOT
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector, parse_selector
+from broker.service.drops import reported_drops
 from broker.service.labels import Labels
 from broker.service.policies import summary
 from broker.service.views import ChannelViews
@@ -248,6 +249,13 @@ class BrokerAdmin:
         if change.changed and not change.dry_run:
             await self._engine.announce()
         return change
+
+    async def net_drops(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.NetDrops, ...]:
+        """What each backend domain's agent reports of refused packets."""
+        del caller, arguments
+        return reported_drops(self._engine.mirror)
 
     def _matcher(self, wanted: methods.ChannelFilter) -> Callable[[methods.Channel], bool]:
         selector = None if wanted.domain is None else _selector(wanted.domain)

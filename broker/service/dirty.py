@@ -47,6 +47,7 @@ class Kind(Enum):
     RECORD = auto()
     REPORTS = auto()  # every report of one backend domain
     RECORDS = auto()  # every record towards one backend domain
+    DROPS = auto()  # what one backend domain's agent refused between vifs; all (no domid): HOST
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -89,6 +90,11 @@ def frontend_item(domid: int, device_class: str, device: str) -> Item:
     """What a guest says of one of its devices."""
     home = paths.frontend_dir(domid, device_class, device)
     return Item(Kind.FRONTEND, domid, home, domid, device_class, device)
+
+
+def drops_item(backend: int) -> Item:
+    """What one backend domain's agent refused between vifs."""
+    return Item(Kind.DROPS, backend, paths.drops_path(backend), backend)
 
 
 def _local_item(parts: list[str]) -> Item | None:
@@ -141,6 +147,11 @@ def _vm_item(path: str, parts: list[str]) -> Item | None:
 @lru_cache(maxsize=16_384)
 def _broker_item(path: str) -> Item | None:
     # The same few nodes of each channel, over and over, and none of them a guest can name.
+    drops = paths.parse_drops(path)
+    if drops is not None:
+        return drops_item(drops)
+    if path == paths.REPORTS:
+        return Item(Kind.DROPS, HOST, path, HOST)
     report = path.startswith(paths.REPORTS)
     parsed = paths.parse_channel(paths.REPORTS if report else paths.DECISIONS, path)
     if parsed is not None:

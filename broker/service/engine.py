@@ -40,7 +40,7 @@ WATCHES: Final = (
     *(paths.LOCAL_DOMAIN, paths.VM, paths.LIBXL, paths.REPORTS, paths.DECISIONS),
     *(paths.INTRODUCE, paths.RELEASE),
 )
-_LATER: Final = frozenset({Kind.RECORD, Kind.RECORDS, Kind.SHOWN})
+_LATER: Final = frozenset({Kind.RECORD, Kind.RECORDS, Kind.SHOWN, Kind.DROPS})
 
 
 class Engine:

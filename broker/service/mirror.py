@@ -156,17 +156,19 @@ class Domain:
 
 
 class Mirror:
-    """All domains, and which devices each one is backend of."""
+    """All domains, which devices each one is backend of, and what its agent says it refused."""
 
     def __init__(self) -> None:
         self.domains: dict[int, Domain] = {}
         self.backends: dict[int, dict[Device, None]] = {}
+        self.untrusted_drops: dict[int, bytes] = {}
         self._uuids: dict[str, set[int]] = {}
 
     def clear(self) -> None:
         """Forget everything, before it is read anew."""
         self.domains.clear()
         self.backends.clear()
+        self.untrusted_drops.clear()
         self._uuids.clear()
 
     def of_uuid(self, uuid: str) -> list[Domain]:
@@ -187,6 +189,7 @@ class Mirror:
         for device in list(domain.devices.values()):
             self.drop_device(device)
         del self.domains[domid]
+        self.untrusted_drops.pop(domid, None)
         if domain.uuid is not None:
             same = self._uuids[domain.uuid]
             same.discard(domid)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from broker.service.dirty import DEVICE_KEYS, SECURITY_KEYS, Item, Kind
+from broker.service.drops import read_drops
 from broker.service.mirror import HIDDEN, Device, Domain, Mirror, parse_vm
 from broker.xenstore import paths
 from broker.xenstore.errors import DeniedError, NotFoundError, StoreError
@@ -290,8 +291,12 @@ class Survey:
             StoreError: the connection is lost.
         """
         targets = _Targets()
+        drops: list[int] = []
         for item in items:
-            self._spread(item, targets)
+            if item.kind is Kind.DROPS:
+                drops.append(item.domid)
+            else:
+                self._spread(item, targets)
         if targets.leaves:
             await self._read_leaves(targets.leaves, changes)
         if targets.domids:
@@ -301,6 +306,8 @@ class Survey:
             await self.read_devices(live, changes)
         if targets.domains:
             await self._read_security(targets.domains, changes)
+        if drops:
+            await read_drops(self._store, self._mirror, drops)
 
     def _spread(self, item: Item, targets: _Targets) -> None:
         """What an item comes down to, by what the mirror knows."""

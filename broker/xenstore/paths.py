@@ -22,6 +22,8 @@ POLICY: Final = f"{ROOT}/policy"
 INTRODUCE: Final = "@introduceDomain"
 RELEASE: Final = "@releaseDomain"
 
+_DROPS: Final = "drops"
+"""Stands among the classes of a backend's reports, and is none: it has no channels below it."""
 _DOMID: Final = re.compile(r"0|[1-9][0-9]{0,4}")
 _DEVID: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _KIND: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -100,6 +102,19 @@ def decision_path(channel: Channel) -> str:
 def report_dir(channel: Channel) -> str:
     """Where the backend domain's agent reports on a channel: `nonce`, then `enforced`."""
     return f"{REPORTS}/{channel.backend}/{channel.device_class}/{channel.frontend}/{channel.device}"
+
+
+def drops_path(backend: int) -> str:
+    """Where the backend domain's agent reports the packets that it refused between vifs."""
+    return f"{REPORTS}/{backend}/{_DROPS}"
+
+
+def parse_drops(path: str) -> int | None:
+    """The backend domid of an exact `drops_path`, or None."""
+    parts = path.split("/")
+    if len(parts) != 6 or path != f"{REPORTS}/{parts[4]}/{_DROPS}":
+        return None
+    return parse_domid(parts[4])
 
 
 def parse_channel(root: str, path: str) -> tuple[Channel, str] | None:

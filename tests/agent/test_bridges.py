@@ -18,6 +18,8 @@ from netns import ETHERTYPE, Lab
 from support.xenstoreds import start_store, wait_until
 from test_main import Host, config
 
+from broker.core.drops import parse_drops
+
 pytestmark = pytest.mark.root
 
 CTL = Path(sys.executable).parent / "brokerctl"
@@ -351,3 +353,19 @@ def test_the_agent_itself_has_no_right_over_the_network_and_yet_moves_vifs(host)
     host.come_to("open", 3, 4)
     assert not any(sets & net_admin for sets in held(host.process.pid).values())
     host.beat_until(host.passes, "frames between web and shop")
+
+
+def test_what_is_refused_is_reported_to_the_broker_by_both_labels(host):
+    host.begin({3: "web", 4: "bank"})
+    host.lab.passes(3, 4)
+
+    def reported():
+        text = host.read("/broker/v1/report/0/drops")
+        return parse_drops(text).drops if text else ()
+
+    # Broadcast by guest 3 alone: what is refused has a sender and a receiver with these labels.
+    wait_until(
+        lambda: any((it.sender, it.receiver) == ("web", "bank") for it in reported()),
+        "a report",
+    )
+    assert all(it.packets and it.bytes for it in reported())

@@ -215,8 +215,11 @@ async def test_labels_wiped_by_libxl_are_made_room_for_again(host, helper):
     await served(host)
     host.store.rm(f"/vm/{UUID}")
     host.store.write(f"/vm/{UUID}/name", "web")
-    await until(lambda: host.read(f"/vm/{UUID}/security/status") == b"")
-    assert host.store.get_perms(f"/vm/{UUID}/security/status")[1] == f"b{BROKER}"
+    status = f"/vm/{UUID}/security/status"
+    # A node is made first and given its rights then.
+    await until(
+        lambda: host.read(status) == b"" and host.store.get_perms(status)[1:2] == [f"b{BROKER}"]
+    )
 
 
 @pytest_twisted.ensureDeferred
@@ -325,3 +328,26 @@ async def test_nothing_is_reported_as_enforced_before_its_nonce(host, tmp_path):
     await host.nonce(VIF, fe=GUEST, be=DRIVER)
     await host.comes_to(VIF, "closed", fe=GUEST, be=DRIVER)
     await agent.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_backend_refused_is_its_own_to_report_and_goes_with_its_last_channel(
+    host, helper
+):
+    path = f"/broker/v1/report/{DRIVER}/drops"
+    host.create()
+    await served(host)
+    host.driver.write(path, "at=1 omitted=0")
+    assert host.broker.read(path) == b"at=1 omitted=0"
+    for client in (host.broker, host.guest):
+        with pytest.raises(DeniedError):
+            client.write(path, "forged")
+    with pytest.raises(DeniedError):
+        host.driver.write("/broker/v1/report/0/drops", "forged")
+    host.attach("vif/1", fe=GUEST, be=DRIVER)
+    await until(lambda: host.read(f"{DECISION[:-1]}1") is not None, "nodes for another vif")
+    host.detach(VIF, fe=GUEST, be=DRIVER)
+    await until(lambda: host.read(DECISION) is None, "the first's nodes gone")
+    assert host.read(path) == b"at=1 omitted=0"
+    host.detach("vif/1", fe=GUEST, be=DRIVER)
+    await until(lambda: host.read(f"/broker/v1/report/{DRIVER}") is None, "all of them gone")

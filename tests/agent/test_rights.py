@@ -28,6 +28,12 @@ def test_the_decision_is_the_brokers_to_write_and_the_backends_to_read():
         assert nodes[f"/broker/v1/report/2/vif/3/0{name}"] == ("n0", "b1", "b2")
 
 
+def test_a_backend_of_vifs_reports_what_it_refused_and_only_it_does():
+    assert channel_nodes(CHANNEL, 1)["/broker/v1/report/2/drops"] == ("n0", "b2", "r1")
+    assert "/broker/v1/report/0/drops" in channel_nodes(Channel(0, "vif", 3, "0"), 1)
+    assert "/broker/v1/report/2/drops" not in channel_nodes(Channel(2, "vbd", 3, "0"), 1)
+
+
 def test_no_guest_may_write_its_own_label():
     nodes = security_nodes("u", 3, [CHANNEL], 1)
     assert set(nodes.values()) == {("n0", "b1", "r3"), ("n0", "r1", "r3")}

@@ -117,6 +117,16 @@ EXPLANATIONS = {
     )
     for channel in (GRANTED, DENIED)
 }
+DROPS = methods.NetDrops(
+    backend=0,
+    backend_name="Domain-0",
+    at=1.5,
+    drops=(
+        methods.NetDrop(sender="web_a", receiver="bank\x1b[2J", packets=12, bytes=840),
+        methods.NetDrop(sender=None, receiver="web_a", packets=1, bytes=60),
+    ),
+    omitted=3,
+)
 EVENT = methods.Decision(time=0.0, event="decision", previous=None, channel=DENIED)
 TEXT = "policy: corp  # \u00e9\n"
 
@@ -209,3 +219,7 @@ class FakeAdmin:
             unlabels=("5 (old)",),
             warnings=("corp.yaml:9:3: group front_line is not used",),
         )
+
+    async def net_drops(self, caller, arguments):
+        self._called("net.drops", caller, arguments)
+        return (DROPS,)

@@ -17,6 +17,7 @@ from rpc_fake_admin import (
     DENIED,
     DIGEST,
     DOM0,
+    DROPS,
     EVENT,
     EXPLANATIONS,
     LABEL,
@@ -233,6 +234,18 @@ async def test_channel_explain_gives_rule_and_place_and_exits_1_unless_granted(r
     assert "open (on record 8, now 9)" in out
     code, out, _ = await run("channel", "explain", "vbd/3/51712", "--json")
     assert (code, decoded(out, methods.Explanation)) == (1, [EXPLANATIONS["vbd"]])
+
+
+@ensureDeferred
+async def test_net_drops_shows_who_was_refused_whom_and_what_did_not_fit(run):
+    code, out, _ = await run("net", "drops")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert ["Domain-0", "12", "840", "web_a", "bank\\x1b[2J"] in lines
+    assert ["Domain-0", "1", "60", "-", "web_a"] in lines
+    assert "3 pairs more of domain 0" in out
+    code, out, _ = await run("net", "drops", "--json")
+    assert decoded(out, methods.NetDrops) == [DROPS]
 
 
 @ensureDeferred

@@ -1,0 +1,67 @@
+"""What backends' agents report of packets refused between vifs: read, and shown to administrators.
+
+For people alone: nothing is decided by it. Each domain writes its own node only, so that it can
+lie about itself and about nobody else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core.drops import parse_drops
+from broker.core.record import RecordError
+from broker.rpc import methods
+from broker.service.dirty import HOST
+from broker.xenstore import paths
+from broker.xenstore.errors import NotFoundError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from broker.service.mirror import Mirror
+    from broker.xenstore.client import StoreConnection
+
+
+async def read_drops(store: StoreConnection, mirror: Mirror, domids: Iterable[int]) -> None:
+    """Read these backends' reports; every backend's where `HOST` is among them.
+
+    Raises:
+        StoreError: the connection is lost.
+    """
+    backends = list(dict.fromkeys(domids))
+    if HOST in backends:
+        (listing,) = await store.directory_many([paths.REPORTS])
+        names = listing if isinstance(listing, list) else []
+        backends = [it for name in names if (it := paths.parse_domid(name)) is not None]
+    values = await store.read_many([paths.drops_path(it) for it in backends])
+    for backend, value in zip(backends, values, strict=True):
+        if isinstance(value, NotFoundError):
+            mirror.untrusted_drops.pop(backend, None)
+        elif not isinstance(value, StoreError) and backend in mirror.domains:
+            mirror.untrusted_drops[backend] = value
+
+
+def reported_drops(mirror: Mirror) -> tuple[methods.NetDrops, ...]:
+    """The reports by backend; what is none is left out."""
+    found = []
+    for backend, untrusted_text in sorted(mirror.untrusted_drops.items()):
+        try:
+            report = parse_drops(untrusted_text)
+        except RecordError:
+            continue
+        drops = tuple(
+            methods.NetDrop(
+                sender=drop.sender, receiver=drop.receiver, packets=drop.packets, bytes=drop.bytes
+            )
+            for drop in report.drops
+        )
+        found.append(
+            methods.NetDrops(
+                backend=backend,
+                backend_name=mirror.domains[backend].name,
+                at=float(report.at),
+                drops=drops,
+                omitted=report.omitted,
+            )
+        )
+    return tuple(found)
