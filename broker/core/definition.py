@@ -123,6 +123,23 @@ class Observe(msgspec.Struct, frozen=True):
     where: str
 
 
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """One of a role's grants: verbs on objects; `None` is no selector, labels as in a rule.
+
+    `domains` are uuids, and globs of names. `second_person`: a load of a policy under this grant
+    needs another's approval.
+    """
+
+    verbs: tuple[str, ...]
+    labels: tuple[str, ...] | None = None
+    colours: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    resources: tuple[str, ...] | None = None
+    domains: tuple[str, ...] | None = None
+    second_person: bool = False
+    where: str = ""
+
+
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """A whole policy. `digest` is `sha256:<hex>` of the file's exact bytes."""
 
@@ -143,5 +160,5 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     on_violation: Mapping[str, Action]
     host_authorization: bool
     protected: tuple[str, ...]
-    roles: Mapping[str, object]
+    roles: Mapping[str, tuple[Grant, ...]]
     observe: Observe | None = None

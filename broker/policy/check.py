@@ -10,15 +10,16 @@ from broker.core import definition as core
 from broker.core import glob
 from broker.core.resources import ResourceIndex
 from broker.policy.observe import read_observe
+from broker.policy.roles import RoleReader
 from broker.policy.rules import ANY, RuleReader, listed
 from broker.text.escape import escape
-from broker.text.marked_yaml import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from broker.policy.findings import Findings
     from broker.policy.form import PolicyForm, ResourceForm
+    from broker.text.marked_yaml import Text
 
 _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,7})\.(0|[1-9][0-9]{0,7})")
 _MOST_REFERENCES: Final = 0xFFFE
@@ -32,7 +33,6 @@ def define(form: PolicyForm, digest: str, findings: Findings) -> core.Definition
     findings.name(form.policy, "policy")
     findings.names(form.ste_types, "STE type")
     findings.names(form.chinese_wall_types, "Chinese Wall type")
-    _roles(form, findings)
     version = _version(form.version, findings)
     labels = _labels(form, findings)
     _bootstrap(form, findings)
@@ -66,7 +66,7 @@ def define(form: PolicyForm, digest: str, findings: Findings) -> core.Definition
         on_violation=_on_violation(form, findings),
         host_authorization=form.host_authorization,
         protected=findings.known(form.protected, form.labels, "label"),
-        roles={str(name): role for name, role in form.roles.items()},
+        roles=RoleReader(form, findings).read(),
         observe=read_observe(form, findings),
     )
 
@@ -252,32 +252,3 @@ def _on_violation(form: PolicyForm, findings: Findings) -> dict[str, core.Action
     actions: dict[str, core.Action] = {_DEFAULT: "close"}
     actions.update({str(name): action for name, action in form.on_violation.items()})
     return actions
-
-
-def _roles(form: PolicyForm, findings: Findings) -> None:
-    """Names that roles select objects by must exist, wherever they stand in a role."""
-    labels, groups, resources = form.labels.keys(), form.groups.keys(), form.resources.keys()
-    names: dict[str, tuple[str, Collection[str]]] = {
-        **dict.fromkeys(("label", "labels"), ("label", labels)),
-        **dict.fromkeys(("group", "groups"), ("group", groups)),
-        **dict.fromkeys(("class", "classes"), ("class", form.classes.keys())),
-        **dict.fromkeys(("resource", "resources"), ("resource", resources)),
-    }
-    left: list[object] = list(form.roles.values())
-    for role in form.roles:
-        findings.name(role, "role")
-    while left:
-        part = left.pop()
-        if isinstance(part, list):
-            left.extend(part)
-        elif isinstance(part, dict):
-            for key, value in part.items():
-                if key in names:
-                    what, known = names[key]
-                    findings.known(_texts(value), known, what)
-                left.append(value)
-
-
-def _texts(value: object) -> Iterable[Text]:
-    values = value if isinstance(value, list) else [value]
-    return [text for text in values if isinstance(text, Text) and text not in (ANY, "*")]

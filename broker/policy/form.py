@@ -88,6 +88,19 @@ class ModeForm(Marked):
     observe: ObserveForm
 
 
+class GrantForm(Marked):
+    """One of a role's grants."""
+
+    verbs: Names
+    label: Names | None = None
+    group: Names | None = None
+    colour: Names | None = None
+    classes: Names | None = msgspec.field(name="class", default=None)
+    resource: Names | None = None
+    domain: Names | None = None
+    second_person: bool = False
+
+
 class PolicyForm(Marked):
     """The whole file."""
 
@@ -107,4 +120,4 @@ class PolicyForm(Marked):
     mode: Literal["enforce"] | ModeForm = "enforce"
     host_authorization: bool = True
     protected: tuple[Text, ...] = ()
-    roles: dict[Text, object] = msgspec.field(default_factory=dict)
+    roles: dict[Text, tuple[GrantForm, ...]] = msgspec.field(default_factory=dict)

@@ -30,9 +30,9 @@ def warnings(form: PolicyForm, policy: Policy, source: str) -> list[Problem]:
     _betweens(form, policy.definition, findings)
     if not isinstance(form.mode, str):
         findings.add(form.mode, f"observe mode: {NOT_HONOURED}")
-    if form.roles:
-        place = next(iter(form.roles))
-        findings.add(place, "roles are not enforced yet: local root alone administers")
+    for name, grants in form.roles.items():
+        if not grants:
+            findings.add(name, f"role '{name}' grants nothing")
     return sorted(findings.problems)
 
 
@@ -55,11 +55,13 @@ def _groups(form: PolicyForm, findings: Findings) -> None:
     words: set[str] = set()
     for rule in rules:
         words.update(listed(rule.frontend) + listed(rule.backend))
+    for grant in chain.from_iterable(form.roles.values()):
+        words.update(listed(grant.label), (GROUP + name for name in listed(grant.group)))
     for name, members in form.groups.items():
         if not members:
             findings.add(name, f"group '{name}' is empty: rules for it match nothing")
         if GROUP + name not in words:
-            findings.add(name, f"unused: no rule names group '{name}'")
+            findings.add(name, f"unused: no rule or role names group '{name}'")
 
 
 def _resources(form: PolicyForm, findings: Findings) -> None:

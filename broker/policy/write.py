@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from broker.core.definition import Between, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from broker.core.definition import Definition, Label, Observe, Pattern, Resource
+    from broker.core.definition import Definition, Grant, Label, Observe, Pattern, Resource
 
 _WIDTH: Final = 100
 _PLAIN: Final = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_.()/+@-]*(?::[A-Za-z0-9_.()-]+)?")
@@ -129,9 +129,23 @@ def _settings(definition: Definition) -> list[str]:
     if definition.observe is not None:
         lines += ["mode:", *_entry("observe", _observe(definition.observe), 2)]
     if definition.roles:
-        # What a role holds is texts, lists and mappings of them.
-        lines += _entry("roles", cast("Flow", definition.roles))
+        roles = {name: [_grant(it) for it in grants] for name, grants in definition.roles.items()}
+        lines += _block("roles", roles)
     return lines
+
+
+def _grant(grant: Grant) -> Flow:
+    said = _without_empty(
+        {
+            "verbs": grant.verbs,
+            "label": grant.labels or (),
+            "colour": grant.colours or (),
+            "class": grant.classes or (),
+            "resource": grant.resources or (),
+            "domain": grant.domains or (),
+        }
+    )
+    return {**said, "second_person": "true"} if grant.second_person else said
 
 
 def _observe(observe: Observe) -> Flow:

@@ -218,7 +218,7 @@ WARNINGS = [
     ("[system, red, blue]\nc", "[system, red, blue, gone]\nc", ["4:32: unused: no label has STE type 'gone'"]),
     ("[w1, w2]\nc", "[w1, w2, w3]\nc", ["5:30: unused: no label has Chinese Wall type 'w3'"]),
     ("conflict_sets: {rivals: [w1, w2]}\n", "", ["5:22: unused: no conflict set has Chinese Wall type 'w1'", "5:26: unused: no conflict set has Chinese Wall type 'w2'"]),
-    ("tier: [web, db]", "tier: [web, db], spare: []", ["12:27: group 'spare' is empty: rules for it match nothing", "12:27: unused: no rule names group 'spare'"]),
+    ("tier: [web, db]", "tier: [web, db], spare: []", ["12:27: group 'spare' is empty: rules for it match nothing", "12:27: unused: no rule or role names group 'spare'"]),
     ("lun: {ste: [red], colour: pink", "lun: {ste: [red], colour: green", ["14:29: no label has colour 'green': nobody gets 'lun'"]),
     (", match: {class: uplink, bridge: xenbr0}", "", ["15:3: unused: nothing matches or names resource 'nic'"]),
     ('"/dev/red-*"', '"/dev/red-?"', ["14:63: '?' and '[' stand for themselves; only '*' is special"]),
@@ -233,7 +233,7 @@ WARNINGS = [
     ("frontend: [web, db], backend: dom0", "frontend: web, backend: odd", ["9:3: label 'odd' can never run: odd is not authorized on this host: dom0 lacks STE odd", "21:5: unreachable: no frontend named here shares an STE type with a backend"]),
     ("channels:\n", "channels:\n  - {allow: {class: vif, between: [db, web]}}\n", ["20:5: unreachable: another rule denies this pair"]),
     ("channels:\n", "channels:\n  - {deny: {class: vif, between: [db, web]}}\n", ["23:5: redundant: P:20:5 says so already"]),
-    ("roles: {}", "roles: {op: [{verbs: [x], label: web}]}", ["27:9: roles are not enforced yet: local root alone administers"]),
+    ("roles: {}", "roles: {op: []}", ["27:9: role 'op' grants nothing"]),
 ]  # fmt: skip
 
 

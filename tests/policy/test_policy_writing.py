@@ -26,6 +26,19 @@ def subset(names, least=0):
     return st.lists(st.sampled_from(names), unique=True, min_size=least).map(tuple)
 
 
+def grants():
+    """A grant of a role, with any selectors."""
+    return st.builds(
+        core.Grant,
+        verbs=st.just(("read", "label.*", "policy.load")),
+        labels=st.none() | subset((*LABELS, "group:g0"), 1),
+        classes=st.none() | subset(CLASSES, 1),
+        resources=st.none() | st.just(("r0",)),
+        domains=st.none() | st.just(("web*", "a b", "no")),
+        second_person=st.booleans(),
+    )
+
+
 @st.composite
 def rule(draw, number):
     verb = draw(st.sampled_from(("allow", "deny")))
@@ -90,7 +103,7 @@ def definitions(draw):
         on_violation={"default": draw(st.sampled_from(("close", "reset"))), "vif": "report"},
         host_authorization=draw(st.booleans()),
         protected=draw(subset(LABELS)),
-        roles=draw(st.sampled_from(({}, {"op": [{"verbs": ["a b", "<<"], "label": "l0"}]}))),
+        roles=draw(st.dictionaries(st.sampled_from(("op", "1.5")), st.tuples(grants()))),
         observe=draw(st.sampled_from((None, observe))),
     )
 
@@ -101,6 +114,10 @@ def bare(definition):
     parts = {
         name: tuple(msgspec.structs.replace(it, **without) for it in getattr(definition, name))
         for name in ("labels", "resources", "classes", "rules", "betweens")
+    }
+    parts["roles"] = {
+        name: tuple(msgspec.structs.replace(it, **without) for it in its)
+        for name, its in definition.roles.items()
     }
     observe = definition.observe
     if observe is not None:
