@@ -21,6 +21,7 @@ MODULES: Final = (
     "broker.cli.policy_in_force",
     "broker.cli.policy",
     "broker.cli.policy_acm",
+    "broker.cli.policy_diff",
     "broker.cli.label",
     "broker.cli.spec",
     "broker.cli.audit",

@@ -105,6 +105,11 @@ def _wrapped(start: str, words: str, indent: int) -> None:
         start = " " * indent
 
 
+def item(start: str, words: str) -> None:
+    """One of a list, of already safe text: two blanks in, wrapped below its own beginning."""
+    _wrapped(f"{_GAP}{start}", words, len(_GAP) * 2)
+
+
 def paragraph(name: str, words: str) -> None:
     """A name, and already safe text below it over the whole width."""
     print(name)

@@ -101,13 +101,17 @@ class Policy:
             if label.was is not None and previous.has_label(label.was)
         }
 
-    def successor_of(self, label: str, previous: Policy) -> str | None:
-        """What a domain of `label`, a label of `previous`, is labelled here; None: no more."""
+    def successors(self, previous: Policy) -> dict[str, str | None]:
+        """For each label of `previous`, what its domains are labelled here; None: no more.
+
+        A name that another label has taken over does not stand for the one it belonged to.
+        """
         renames = self.renames_since(previous)
-        if label in renames:
-            return renames[label]
-        # A name that another label has taken over does not stand for the old one.
-        return label if label in self._labels and label not in renames.values() else None
+        taken = frozenset(renames.values())
+        kept = {
+            name: name for name in previous.labels if name in self._labels and name not in taken
+        }
+        return {name: renames.get(name, kept.get(name)) for name in previous.labels}
 
     def observes(
         self,

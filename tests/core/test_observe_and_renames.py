@@ -62,7 +62,7 @@ def test_renames_say_what_a_label_of_before_is_called_now():
     before = policy()
     after = policy(labels="{dom0: {ste: [t]}, c: {ste: [t], was: a}, b: {ste: [t], was: z}}")
     assert after.renames_since(before) == {"a": "c"}
-    assert [after.successor_of(name, before) for name in ("dom0", "a", "b")] == ["dom0", "c", "b"]
+    assert after.successors(before) == {"dom0": "dom0", "a": "c", "b": "b"}
 
 
 def test_labels_that_change_names_with_one_another_are_told_apart():
@@ -71,5 +71,4 @@ def test_labels_that_change_names_with_one_another_are_told_apart():
     assert swapped.renames_since(before) == {"a": "b", "b": "a"}
     taken = policy(labels="{dom0: {ste: [t]}, a: {ste: [t], was: b}, b: {ste: [t], was: z}}")
     # `a` is what `b` was; `b` is not what it was, and what `a` was is gone.
-    assert taken.successor_of("b", before) == "a"
-    assert taken.successor_of("a", before) is None
+    assert taken.successors(before) == {"dom0": "dom0", "a": None, "b": "a"}
