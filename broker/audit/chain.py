@@ -17,7 +17,7 @@ import msgspec
 
 GENESIS: Final = b"0" * 64
 """What stands for the hash before the first line."""
-MAX_LINE_BYTES: Final = 1 << 20
+MAX_LINE_BYTES: Final = 4 << 20
 """The longest line that is read."""
 
 _FRAME: Final = re.compile(

@@ -34,22 +34,30 @@ _CONTEXT: Final = b"xpb-audit-v1\n"
 class Checkpoint(
     msgspec.Struct, frozen=True, tag_field="event", tag=KIND, forbid_unknown_fields=True
 ):
-    """What a checkpoint says; `t` is in seconds since 1970, UTC."""
+    """What a checkpoint says; `t` is in seconds since 1970, UTC.
+
+    `subject` and `role` are of who asked for it, if anybody did.
+    """
 
     t: float
     head: str
     sig: str
+    subject: str = ""
+    role: str = ""
 
 
 _DECODER: Final = msgspec.json.Decoder(Checkpoint)
 
 
-def sign_checkpoint(before: Head, t: float, key: Ed25519PrivateKey) -> Checkpoint:
+def sign_checkpoint(
+    before: Head, t: float, key: Ed25519PrivateKey, subject: str = "", role: str = ""
+) -> Checkpoint:
     """A checkpoint of all up to the line `before`."""
     t = round(t, 3)
     head = before.hash.decode("ascii")
     signature = key.sign(_signed(before.n, head, t))
-    return Checkpoint(t, head, base64.urlsafe_b64encode(signature).rstrip(b"=").decode("ascii"))
+    sig = base64.urlsafe_b64encode(signature).rstrip(b"=").decode("ascii")
+    return Checkpoint(t, head, sig, subject, role)
 
 
 def read_checkpoint(line: Framed) -> Checkpoint:

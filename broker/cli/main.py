@@ -25,6 +25,7 @@ MODULES: Final = (
     "broker.cli.label",
     "broker.cli.spec",
     "broker.cli.audit",
+    "broker.cli.audit_tail",
     "broker.cli.net",
     "broker.cli.pki",
     "broker.cli.generic",

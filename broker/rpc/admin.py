@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.rpc import methods
+    from broker.rpc.stream import Sender
     from broker.rpc.table import Arguments, Method
 
 ROOT: Final = "root"
@@ -148,4 +149,36 @@ class Admin(Protocol):
         self, caller: Caller, arguments: methods.Nothing
     ) -> tuple[methods.NetDrops, ...]:
         """What each backend domain's agent reports of refused packets."""
+        ...
+
+    async def audit_list(self, caller: Caller, arguments: methods.AuditSearch) -> methods.AuditPage:
+        """The latest records of the audit log that match.
+
+        Raises:
+            RpcError: `internal` (the log cannot be read).
+        """
+        ...
+
+    async def audit_tail(
+        self, caller: Caller, arguments: methods.AuditFollow, send: Sender
+    ) -> Callable[[], None]:
+        """Send the records of the audit log that match, until the function answered is called.
+
+        A client that does not read is waited for: the records are on the disk. It has lost some
+        only if they were dropped there meanwhile.
+
+        Raises:
+            RpcError: `bad_input` (no record has that number yet), `internal` (the log cannot be
+                read).
+        """
+        ...
+
+    async def audit_checkpoint(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> methods.AuditRecord:
+        """Sign a checkpoint of the audit log as it is now.
+
+        Raises:
+            RpcError: `unavailable` (the log cannot be written).
+        """
         ...

@@ -139,7 +139,7 @@ class AdminRequest(http.Request):
             keep_alive=limits.keep_alive,
             stall=limits.stall,
         )
-        unsubscribe = await handler(caller, arguments, stream.send)
+        unsubscribe = await handler(caller, arguments, stream)
         if self._gone:
             unsubscribe()
             return

@@ -299,6 +299,58 @@ class NetDrops(msgspec.Struct, frozen=True, kw_only=True):
     omitted: int
 
 
+# audit
+
+
+class AuditFilter(Arguments, frozen=True, kw_only=True):
+    """Which records of the audit log; what is left out matches all.
+
+    `event` is a kind of record. `domain` is a domain that the record names, by whatever it is
+    called now; of records that name a domid, those of all domains that ever had it. `subject`
+    is what the name of whoever acted begins with. `verdict` is a decision's.
+    """
+
+    event: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,40}$(?!\n)")] | None = None
+    domain: Selector | None = None
+    subject: Name | None = None
+    verdict: Verdict | None = None
+
+
+class AuditSearch(AuditFilter, frozen=True, kw_only=True):
+    """The `last` records that match, of those before the record number `before`."""
+
+    last: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    before: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class AuditFollow(AuditFilter, frozen=True, kw_only=True):
+    """The records after the number `since`, then those that come; without it only those."""
+
+    since: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of the audit log: its number, when, its kind, and its line, byte for byte."""
+
+    n: int
+    t: float
+    event: str
+    line: str
+
+
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Records, the oldest first.
+
+    All between `oldest` and `last` were looked through; `more` is whether there are older ones:
+    ask again with `before` that one.
+    """
+
+    records: tuple[AuditRecord, ...]
+    oldest: int
+    last: int
+    more: bool
+
+
 METHODS: Final = Table(
     [
         Method(
@@ -412,6 +464,35 @@ METHODS: Final = Table(
             object="broker",
             help="packets refused between vifs, by the labels of both ends, as agents report them",
             example="brokerctl net drops",
+        ),
+        Method(
+            name="audit.list",
+            arguments=AuditSearch,
+            result=AuditPage,
+            verb="audit.list",
+            object="broker",
+            help="the latest records of the audit log that match",
+            example="brokerctl audit tail --event decided --verdict deny",
+        ),
+        Method(
+            name="audit.tail",
+            arguments=AuditFollow,
+            result=AuditRecord,
+            verb="audit.tail",
+            object="broker",
+            stream=True,
+            help="the audit log: its end, and with --follow what comes",
+            example="brokerctl audit tail --follow --domain web1",
+        ),
+        Method(
+            name="audit.checkpoint",
+            arguments=Nothing,
+            result=AuditRecord,
+            verb="audit.checkpoint",
+            object="broker",
+            writes=True,
+            help="sign the audit log as it is now; keep what this prints elsewhere",
+            example="brokerctl audit checkpoint > anchor.jsonl",
         ),
     ]
 )

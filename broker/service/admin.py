@@ -6,10 +6,12 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from broker.audit.query import Query
 from broker.rpc import methods
 from broker.rpc.admin import ROOT
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector, parse_selector
+from broker.service.audit_access import AuditAccess
 from broker.service.drops import reported_drops
 from broker.service.labels import Labels
 from broker.service.policies import summary
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from broker.core.plan import Entry
     from broker.rpc.admin import Caller
+    from broker.rpc.stream import Sender
     from broker.rpc.table import Arguments, Method
     from broker.service.decider import Told
     from broker.service.engine import Engine
@@ -41,6 +44,7 @@ class BrokerAdmin:
         self._store = store
         self.labels = Labels(engine)
         self._views = ChannelViews(engine)
+        self._audit = AuditAccess(engine.audit)
         self._since = time.monotonic()
         self.warnings: Callable[[], tuple[str, ...]] = tuple
 
@@ -128,7 +132,9 @@ class BrokerAdmin:
 
     async def label_set(self, caller: Caller, arguments: methods.LabelSet) -> methods.LabelChange:
         """Store a label, audited first, and judge what depends on it anew."""
-        return self.labels.assign(_selector(arguments.domain), arguments.label, caller.subject)
+        return self.labels.assign(
+            _selector(arguments.domain), arguments.label, caller.subject, caller.role
+        )
 
     async def label_get(self, caller: Caller, arguments: methods.DomainSelector) -> methods.Label:
         """A domain's label."""
@@ -139,7 +145,7 @@ class BrokerAdmin:
         self, caller: Caller, arguments: methods.DomainSelector
     ) -> methods.LabelChange:
         """Forget a stored label, audited first; what depended on it is denied."""
-        return self.labels.remove(_selector(arguments.domain), caller.subject)
+        return self.labels.remove(_selector(arguments.domain), caller.subject, caller.role)
 
     async def label_list(
         self, caller: Caller, arguments: methods.Nothing
@@ -243,6 +249,7 @@ class BrokerAdmin:
             arguments.text.encode("utf-8"),
             escape(arguments.source),
             caller.subject,
+            caller.role,
             replaces=arguments.replaces,
             dry_run=arguments.dry_run,
         )
@@ -250,12 +257,52 @@ class BrokerAdmin:
             await self._engine.announce()
         return change
 
+    async def audit_list(self, caller: Caller, arguments: methods.AuditSearch) -> methods.AuditPage:
+        """The latest records of the audit log that match."""
+        del caller
+        return await self._audit.page(self._query(arguments), arguments.last, arguments.before)
+
+    async def audit_tail(
+        self, caller: Caller, arguments: methods.AuditFollow, send: Sender
+    ) -> Callable[[], None]:
+        """Send records of the audit log as they are written."""
+        del caller
+        return self._audit.follow(self._query(arguments), arguments.since, send)
+
+    async def audit_checkpoint(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> methods.AuditRecord:
+        """Sign a checkpoint of the audit log."""
+        del arguments
+        return self._audit.checkpoint(caller.subject, caller.role)
+
     async def net_drops(
         self, caller: Caller, arguments: methods.Nothing
     ) -> tuple[methods.NetDrops, ...]:
         """What each backend domain's agent reports of refused packets."""
         del caller, arguments
         return reported_drops(self._engine.mirror)
+
+    def _query(self, wanted: methods.AuditFilter) -> Query:
+        """What is wanted; a domain that runs is meant by all that it is called."""
+        domids: set[int] = set()
+        names: set[str] = set()
+        if wanted.domain is not None:
+            selector = _selector(wanted.domain)
+            if selector.domid is not None:
+                domids.add(selector.domid)
+            else:
+                names.add(selector.value)
+            for domain in self.labels.live(selector):
+                domids.add(domain.domid)
+                names.update(it for it in (domain.uuid, domain.name) if it)
+        return Query(
+            events=frozenset([] if wanted.event is None else [wanted.event]),
+            domids=frozenset(domids),
+            names=frozenset(names),
+            subject=wanted.subject or "",
+            verdict=wanted.verdict or "",
+        )
 
     def _matcher(self, wanted: methods.ChannelFilter) -> Callable[[methods.Channel], bool]:
         selector = None if wanted.domain is None else _selector(wanted.domain)

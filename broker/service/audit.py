@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from broker.core.channels import Standing
     from broker.core.plan import Entry
+    from broker.rpc.admin import Caller
     from broker.service.mirror import Device, Domain
     from broker.service.state import State
 
@@ -52,8 +53,13 @@ class Audit:
         self.readers: list[Callable[[], None]] = []
         self._journal = journal
         self._ledger = Ledger(budget)
-        self._clock = clock
+        self.clock = clock
         self._notes: list[events.Event] = []
+
+    @property
+    def journal(self) -> Journal:
+        """What is written, for those who read it."""
+        return self._journal
 
     @property
     def broken(self) -> str | None:
@@ -124,15 +130,15 @@ class Audit:
             else:
                 self._appended()
 
-    def checkpoint(self) -> bytes:
-        """Sign a checkpoint of all that was written so far; answers its line.
+    def checkpoint(self, subject: str, role: str) -> bytes:
+        """Sign a checkpoint of all that was written so far, for somebody; answers its line.
 
         Raises:
             JournalError: the audit log cannot be written.
         """
         self.flush()
         try:
-            line = self._journal.checkpoint()
+            line = self._journal.checkpoint(subject, role)
         except JournalError as error:
             self._cannot_write(error)
             raise
@@ -195,13 +201,24 @@ class Audit:
 
     def alarm(self, subject: str, detail: str) -> None:
         """Something that an operator should look at; repeats are counted."""
-        if self._ledger.charge(HOST, subject, detail, self._clock.seconds()) == "write":
+        if self._ledger.charge(HOST, subject, detail, self.clock.seconds()) == "write":
             self.log.warn("alarm: {subject}: {detail}", subject=subject, detail=detail)
             self.note(events.Alarm(time.time(), subject, detail))
 
+    def call_denied(self, caller: Caller | None, verb: str, detail: str) -> None:
+        """A call was refused (`caller` None: before it was known whose); repeats are counted."""
+        person = "unknown" if caller is None else caller.person
+        charge = self._ledger.charge(
+            f"rpc {person}", f"denied calls of {person}", f"{verb} {detail}", self.clock.seconds()
+        )
+        if charge == "write":
+            subject, role = ("", "") if caller is None else (caller.subject, caller.role)
+            self.log.warn("denied {who}: {detail}", who=subject or person, detail=detail)
+            self.note(events.CallDenied(time.time(), subject, role, verb, detail))
+
     def unpublished(self, path: str, seq: int, error: str) -> None:
         """The store did not take a record; repeats are counted."""
-        charge = self._ledger.charge(HOST, path, f"{seq} {error}", self._clock.seconds())
+        charge = self._ledger.charge(HOST, path, f"{seq} {error}", self.clock.seconds())
         if charge == "write":
             self.log.warn("{path} is not published yet: {error}", path=path, error=error)
             self.note(events.Unpublished(time.time(), path, seq, error))
@@ -209,7 +226,7 @@ class Audit:
     def reported(self, device: Device, text: str) -> None:
         """A backend's agent says what it enforces; on that domain's account."""
         account = HOST if device.backend is None else device.backend
-        charge = self._ledger.charge(account, f"report {device}", text, self._clock.seconds())
+        charge = self._ledger.charge(account, f"report {device}", text, self.clock.seconds())
         if charge == "write":
             self.note(events.Reported(time.time(), str(device), text))
 
@@ -219,7 +236,7 @@ class Audit:
         A guest that goes on is only counted: it neither fills the log nor loses what it has.
         """
         subject = f"frontend {device}: {kind}"
-        if self._ledger.charge(domain.domid, subject, kind, self._clock.seconds()) == "write":
+        if self._ledger.charge(domain.domid, subject, kind, self.clock.seconds()) == "write":
             detail = f"{kind}{evidence}"
             self.log.warn("domain {domid}: {detail}", domid=domain.domid, detail=detail)
             self.note(
@@ -231,7 +248,7 @@ class Audit:
     def may_renew(self, device: Device, nonce: str | None) -> bool:
         """Whether a backend's agent may have one more life of this channel written down."""
         subject = f"lives of {device}"
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         return self._ledger.charge(device.path, subject, nonce or "-", now) != "exhausted"
 
     def forget(self, account: int | str) -> None:

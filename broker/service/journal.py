@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY: Final = 1000
 """Lines after which a checkpoint is written."""
+_ITSELF: Final = ("", "")
+"""Who asks for a checkpoint where the broker does so by itself."""
 _TRIES: Final = 8
 """A segment that cannot be rotated is tried again each time it grew by this part of its size."""
 
@@ -88,10 +90,10 @@ class Journal:
         """The policy under which lines are written from now on."""
         self._in_force = in_force_field(digest)
 
-    def commit(self, events: Sequence[Event], *, sign: bool = False) -> None:
+    def commit(self, events: Sequence[Event], *, sign: tuple[str, str] | None = None) -> None:
         """Append and make durable; on return every line before, too, is on the disk.
 
-        With `sign` a checkpoint follows in any case.
+        With `sign`, the subject and the role of who asked for it, a checkpoint follows.
 
         Raises:
             JournalError: it is not; the file was cut back to what was there before, or will be
@@ -117,14 +119,14 @@ class Journal:
         self._settle()
         self._unsynced = True
 
-    def checkpoint(self) -> bytes:
-        """Write a checkpoint now, durably; answers its line.
+    def checkpoint(self, subject: str, role: str) -> bytes:
+        """Write a checkpoint that somebody asked for, durably; answers its line.
 
         Raises:
             JournalError: as `commit`.
         """
         before = self.offset
-        self.commit((), sign=True)
+        self.commit((), sign=(subject, role))
         with self.path.open("rb") as file:
             file.seek(before)
             return file.readline()
@@ -136,7 +138,7 @@ class Journal:
             JournalError: as `commit`.
         """
         if self._signed != self.head.n:
-            self.commit((), sign=True)
+            self.commit((), sign=_ITSELF)
 
     def close(self) -> None:
         """Flush what `note` left, sign the end, and close the file."""
@@ -213,7 +215,7 @@ class Journal:
                 if first < oldest:
                     path.unlink()
 
-    def _append(self, events: Sequence[Event], *, sign: bool = False) -> None:
+    def _append(self, events: Sequence[Event], *, sign: tuple[str, str] | None = None) -> None:
         n, before, signed = self.head.n, self.head.hash, self._signed
         lines: list[bytes] = []
         for event in events:
@@ -221,7 +223,8 @@ class Journal:
             line, before = frame(n, before, encode_event(event), self._in_force)
             lines.append(line)
         if sign or n - signed >= CHECKPOINT_EVERY:
-            checkpoint = sign_checkpoint(Head(n, before), time.time(), self._key)
+            who = sign or _ITSELF
+            checkpoint = sign_checkpoint(Head(n, before), time.time(), self._key, *who)
             n = signed = n + 1
             line, before = frame(n, before, encode_event(checkpoint), self._in_force)
             lines.append(line)

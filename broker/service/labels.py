@@ -54,7 +54,9 @@ class Labels:
             running=not domain.dying,
         )
 
-    def assign(self, selector: Selector, label: str, subject: str) -> methods.LabelChange:
+    def assign(
+        self, selector: Selector, label: str, subject: str, role: str = ""
+    ) -> methods.LabelChange:
         """Store a label; quarantine of the domains it is for is lifted.
 
         Raises:
@@ -74,8 +76,8 @@ class Labels:
         now = time.time()
         lines: list[events.Event] = []
         if changed:
-            lines.append(events.LabelSet(now, *key, label, policy.name, subject))
-        lines += [events.QuarantineLifted(now, uuid, subject) for uuid in held if uuid]
+            lines.append(events.LabelSet(now, *key, label, policy.name, subject, role))
+        lines += [events.QuarantineLifted(now, uuid, subject, role) for uuid in held if uuid]
         self._commit(lines)
         return methods.LabelChange(
             now=self._label(key),
@@ -83,7 +85,7 @@ class Labels:
             changed=bool(lines),
         )
 
-    def remove(self, selector: Selector, subject: str) -> methods.LabelChange:
+    def remove(self, selector: Selector, subject: str, role: str = "") -> methods.LabelChange:
         """Forget a stored label.
 
         Raises:
@@ -93,7 +95,7 @@ class Labels:
         before = self._state.labels.get(key)
         if before is None:
             raise RpcError("not_found", self._not_stored(selector, key))
-        self._commit([events.LabelRemoved(time.time(), *key, subject)])
+        self._commit([events.LabelRemoved(time.time(), *key, subject, role)])
         return methods.LabelChange(now=self._label(key), previous=before.label, changed=True)
 
     def _not_stored(self, selector: Selector, key: Key) -> str:

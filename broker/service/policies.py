@@ -7,7 +7,7 @@ let it take effect. What does not load leaves the one in force as it is.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from broker.core.policy import Policy
     from broker.service.engine import Engine
     from broker.service.statedir import StateDir
+
+MOST_PROBLEMS: Final = 50
+"""Problems of a refused policy that are audited; the caller is told all of them."""
 
 
 class Policies:
@@ -65,6 +68,7 @@ class Policies:
         data: bytes,
         source: str,
         subject: str,
+        role: str = "",
         *,
         replaces: str | None = None,
         dry_run: bool = False,
@@ -82,11 +86,11 @@ class Policies:
             _refuse_observe(policy)
         except ProblemsError as error:
             problems = tuple(str(problem) for problem in error.problems)
-            self._refused(source, problems, subject, dry_run=dry_run)
+            self._refused(source, problems, (subject, role), dry_run=dry_run)
             raise RpcError("bad_input", f"{source} is not a good policy", problems) from None
         conflict = _conflict(policy, current, replaces)
         if conflict:
-            self._refused(source, (conflict,), subject, dry_run=dry_run)
+            self._refused(source, (conflict,), (subject, role), dry_run=dry_run)
             raise RpcError("conflict", conflict)
         renames = _renames(policy, current)
         change = self._change(policy, renames, dry_run=dry_run)
@@ -100,6 +104,7 @@ class Policies:
             None if current is None else current.digest,
             subject,
             renames,
+            role,
         )
         try:
             self._statedir.keep_policy(policy.digest, data)
@@ -120,10 +125,10 @@ class Policies:
         return change
 
     def _refused(
-        self, source: str, problems: tuple[str, ...], subject: str, *, dry_run: bool
+        self, source: str, problems: tuple[str, ...], who: tuple[str, str], *, dry_run: bool
     ) -> None:
         if not dry_run:
-            line = events.PolicyRefused(time.time(), source, problems, subject)
+            line = events.PolicyRefused(time.time(), source, problems[:MOST_PROBLEMS], *who)
             self._engine.audit.note(line)
 
     def _change(

@@ -128,6 +128,13 @@ DROPS = methods.NetDrops(
     omitted=3,
 )
 EVENT = methods.Decision(time=0.0, event="decision", previous=None, channel=DENIED)
+RECORD = methods.AuditRecord(
+    n=17,
+    t=1.5,
+    event="label_set",
+    line='{"n":17,"event":"label_set","t":1.5,"bound":"name","key":"web1","label":"web_a",'
+    f'"policy":"corp","subject":"anna","role":"operator","in_force":"{DIGEST}","hash":"0"}}',
+)
 TEXT = "policy: corp  # \u00e9\n"
 
 
@@ -223,3 +230,20 @@ class FakeAdmin:
     async def net_drops(self, caller, arguments):
         self._called("net.drops", caller, arguments)
         return (DROPS,)
+
+    async def audit_list(self, caller, arguments):
+        self._called("audit.list", caller, arguments)
+        before = arguments.before or 18
+        return methods.AuditPage(
+            records=(RECORD,) if before == 18 else (), oldest=before - 5, last=17, more=before > 8
+        )
+
+    async def audit_tail(self, caller, arguments, send):
+        self._called("audit.tail", caller, arguments)
+        self.subscribers.append(send)
+        self.subscribed.callback(None)
+        return lambda: self.unsubscribed.callback(None)
+
+    async def audit_checkpoint(self, caller, arguments):
+        self._called("audit.checkpoint", caller, arguments)
+        return RECORD

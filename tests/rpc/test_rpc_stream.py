@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from broker.rpc.stream import EventStream
+from broker.rpc.stream import MOST_BYTES, EventStream
 
 
 class Event(msgspec.Struct):
@@ -54,10 +54,10 @@ def make(room=None, bound=3):
 
 def test_events_before_the_start_come_after_it_in_order():
     outlet, _, stream, gone = make()
-    stream.send(Event(1))
+    stream(Event(1))
     assert outlet.written == []
     stream.start(lambda: gone.append(1))
-    stream.send(Event(2))
+    stream(Event(2))
     assert outlet.events() == [1, 2]
     assert not gone
 
@@ -65,13 +65,13 @@ def test_events_before_the_start_come_after_it_in_order():
 def test_a_client_that_does_not_read_is_told_how_many_it_lost_in_their_place():
     outlet, _, stream, _ = make()
     stream.start(lambda: None)
-    stream.send(Event(1))
+    stream(Event(1))
     stream.pauseProducing()
     for n in range(2, 8):
-        stream.send(Event(n))
+        stream(Event(n))
     assert outlet.events() == [1]
     stream.resumeProducing()
-    stream.send(Event(8))
+    stream(Event(8))
     assert outlet.events() == [1, 2, 3, 4, "lost 3", 8]
 
 
@@ -79,12 +79,12 @@ def test_a_client_that_reads_a_little_gets_the_kept_ones_before_it_is_told():
     outlet, _, stream, _ = make(room=2)
     stream.start(lambda: None)  # the first write is the comment
     for n in range(1, 7):
-        stream.send(Event(n))
+        stream(Event(n))
     assert outlet.events() == [1]
     outlet.room = 1
     stream.resumeProducing()
     assert outlet.events() == [1, 2]
-    stream.send(Event(7))
+    stream(Event(7))
     outlet.room = None
     stream.resumeProducing()
     assert outlet.events() == [1, 2, 3, 4, "lost 3"]
@@ -113,7 +113,7 @@ def test_a_closed_stream_is_unsubscribed_once_and_silent():
     stream.start(lambda: gone.append(1))
     stream.close()
     stream.stopProducing()
-    stream.send(Event(1))
+    stream(Event(1))
     clock.advance(100)
     assert gone == [1]
     assert outlet.events() == []
@@ -123,7 +123,7 @@ def test_a_closed_stream_is_unsubscribed_once_and_silent():
 def test_a_stream_closed_before_it_began_has_nobody_to_unsubscribe():
     outlet, _, stream, _ = make()
     stream.close()
-    stream.send(Event(1))
+    stream(Event(1))
     assert outlet.written == []
 
 
@@ -131,11 +131,60 @@ def test_an_event_that_cannot_be_written_counts_as_lost_and_is_logged():
     outlet, _, stream, _ = make()
     stream.start(lambda: None)
     with capturedLogs() as logs:
-        stream.send(Event("\udc80"))
-        stream.send(object())
+        stream(Event("\udc80"))
+        stream(object())
     assert len([event for event in logs if "log_failure" in event]) == 2
-    stream.send(Event(3))
+    stream(Event(3))
     assert outlet.events() == ["lost 1", "lost 1", 3]
+
+
+def test_few_but_large_events_are_kept_up_to_their_size():
+    outlet, _, stream, _ = make(bound=1000)
+    stream.start(lambda: None)
+    stream.pauseProducing()
+    for _ in range(100):
+        stream(Event("x" * 10_000))
+    assert sum(map(len, stream._kept)) < MOST_BYTES + 11_000
+    kept = len(stream._kept)
+    stream.resumeProducing()
+    assert outlet.events() == ["x" * 10_000] * kept + [f"lost {100 - kept}"]
+
+
+def test_who_can_wait_is_told_when_the_client_has_taken_all():
+    outlet, _, stream, _ = make()
+    told = []
+    stream.on_ready = lambda: told.append(stream.ready)
+    assert not stream.ready
+    stream.start(lambda: None)
+    assert told == [True]
+    stream.pauseProducing()
+    assert not stream.ready
+    stream(Event(1))
+    outlet.room = 1
+    stream.resumeProducing()
+    assert told == [True]
+    outlet.room = None
+    stream.resumeProducing()
+    assert told == [True, True]
+    stream.close()
+    stream.resumeProducing()
+    assert not stream.ready
+    assert told == [True, True]
+
+
+def test_an_events_number_goes_with_it():
+    outlet, _, stream, _ = make()
+    stream.start(lambda: None)
+    stream(Event(1), 17)
+    assert outlet.written[-1] == b'id: 17\ndata: {"n":1}\n\n'
+
+
+def test_what_is_gone_elsewhere_is_told_too():
+    outlet, _, stream, _ = make()
+    stream.start(lambda: None)
+    stream.lagged(7)
+    stream(Event(1))
+    assert outlet.events() == ["lost 7", 1]
 
 
 @given(st.lists(st.sampled_from(["send", "pause", "resume"]), max_size=60))
@@ -145,7 +194,7 @@ def test_every_event_is_either_received_in_order_or_counted_as_lost(steps):
     sent = 0
     for step in steps:
         if step == "send":
-            stream.send(Event(sent))
+            stream(Event(sent))
             sent += 1
         elif step == "pause":
             stream.pauseProducing()

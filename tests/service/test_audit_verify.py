@@ -29,7 +29,7 @@ def verified(capsys, path, *options):
 
 
 def anchor(log, path):
-    path.write_bytes(log.audit.checkpoint())
+    path.write_bytes(log.audit.checkpoint("anna", "auditor"))
     return path
 
 
