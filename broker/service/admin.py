@@ -7,14 +7,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from broker.audit.query import Query
+from broker.core.roles import NO_TARGET
 from broker.rpc import methods
-from broker.rpc.admin import ROOT
 from broker.rpc.errors import RpcError
-from broker.rpc.selector import Selector, parse_selector
 from broker.service.audit_access import AuditAccess
+from broker.service.authority import Authority
 from broker.service.drops import reported_drops
 from broker.service.labels import Labels
 from broker.service.policies import summary
+from broker.service.targets import Targets, selector_of
 from broker.service.views import ChannelViews
 from broker.text.escape import escape
 
@@ -44,19 +45,19 @@ class BrokerAdmin:
         self._store = store
         self.labels = Labels(engine)
         self._views = ChannelViews(engine)
+        self._targets = Targets(engine, self.labels)
+        self._authority = Authority(engine, self._targets)
         self._audit = AuditAccess(engine.audit)
         self._since = time.monotonic()
         self.warnings: Callable[[], tuple[str, ...]] = tuple
 
     def authorize(self, caller: Caller, method: Method, arguments: Arguments | None) -> None:
-        """Let a call pass, or refuse it: local root may call everything, nobody else anything."""
-        del arguments
-        if caller.role != ROOT:
-            raise RpcError("denied", f"role {escape(caller.role)} may not {method.verb}")
+        """Let a call pass, or refuse it, by the roles of the policy in force."""
+        self._authority.authorize(caller, method, arguments)
 
     def turned_away(self, untrusted_why: str) -> None:
         """Somebody was refused before it was known what he asks for."""
-        self._engine.audit.alarm("rpc", escape(untrusted_why))
+        self._engine.audit.call_denied(None, "", escape(untrusted_why))
 
     async def status(self, caller: Caller, arguments: methods.Nothing) -> methods.Status:
         """How the broker is."""
@@ -124,46 +125,52 @@ class BrokerAdmin:
     async def domain_list(
         self, caller: Caller, arguments: methods.Nothing
     ) -> tuple[methods.Domain, ...]:
-        """The live domains by domid."""
-        del caller, arguments
+        """The live domains that the caller may see, by domid."""
+        del arguments
+        seen = self._authority.sees(caller, "domain.list")
         return tuple(
-            self.labels.domain(domain) for _, domain in sorted(self._engine.mirror.domains.items())
+            self.labels.domain(domain)
+            for _, domain in sorted(self._engine.mirror.domains.items())
+            if seen(self._targets.of_domain(domain))
         )
 
     async def label_set(self, caller: Caller, arguments: methods.LabelSet) -> methods.LabelChange:
         """Store a label, audited first, and judge what depends on it anew."""
         return self.labels.assign(
-            _selector(arguments.domain), arguments.label, caller.subject, caller.role
+            selector_of(arguments.domain), arguments.label, caller.subject, caller.role
         )
 
     async def label_get(self, caller: Caller, arguments: methods.DomainSelector) -> methods.Label:
         """A domain's label."""
         del caller
-        return self.labels.get(_selector(arguments.domain))
+        return self.labels.get(selector_of(arguments.domain))
 
     async def label_rm(
         self, caller: Caller, arguments: methods.DomainSelector
     ) -> methods.LabelChange:
         """Forget a stored label, audited first; what depended on it is denied."""
-        return self.labels.remove(_selector(arguments.domain), caller.subject, caller.role)
+        return self.labels.remove(selector_of(arguments.domain), caller.subject, caller.role)
 
     async def label_list(
         self, caller: Caller, arguments: methods.Nothing
     ) -> tuple[methods.Label, ...]:
-        """Every stored label."""
-        del caller, arguments
-        return self.labels.all()
+        """Every stored label that the caller may see."""
+        del arguments
+        seen = self._authority.sees(caller, "label.list")
+        return tuple(it for it in self.labels.all() if seen(self._targets.of_label(it)))
 
     async def channel_list(
         self, caller: Caller, arguments: methods.ChannelFilter
     ) -> tuple[methods.Channel, ...]:
-        """The channels that match, by frontend, class and device."""
-        del caller
-        if arguments.domain is not None and not self.labels.live(_selector(arguments.domain)):
+        """The channels that match and the caller may see, by frontend, class and device."""
+        # Whether a domain runs is not said to who may see some of them alone.
+        sees_all = self._authority.sees(caller, "channel.list")(NO_TARGET)
+        asked = None if arguments.domain is None else selector_of(arguments.domain)
+        if asked is not None and sees_all and not self.labels.live(asked):
             raise RpcError(
-                "not_found", f"no domain {escape(arguments.domain)} runs; see brokerctl domain list"
+                "not_found", f"no domain {escape(asked.value)} runs; see brokerctl domain list"
             )
-        matches = self._matcher(arguments)
+        matches = self._matcher(caller, "channel.list", arguments)
         found = [self._views.channel(it) for it in self._engine.mirror.devices() if it.channel]
         return tuple(
             sorted(
@@ -177,7 +184,7 @@ class BrokerAdmin:
     ) -> methods.Explanation:
         """Why one channel is decided as it is."""
         del caller
-        domains = self.labels.live(_selector(arguments.frontend))
+        domains = self.labels.live(selector_of(arguments.frontend))
         key = (arguments.device_class, arguments.device)
         devices = [it.devices[key] for it in domains if key in it.devices]
         if arguments.backend is not None:
@@ -199,8 +206,7 @@ class BrokerAdmin:
         send: Callable[[methods.Decision], None],
     ) -> Callable[[], None]:
         """Call `send` for each event that matches, until the answered function is called."""
-        del caller
-        matches = self._matcher(arguments)
+        matches = self._matcher(caller, "channel.watch", arguments)
         subscribers = self._engine.decider.subscribers
         # Who is going has no name any more, and may have another verdict: what was seen here
         # matches until it is gone.
@@ -288,7 +294,7 @@ class BrokerAdmin:
         domids: set[int] = set()
         names: set[str] = set()
         if wanted.domain is not None:
-            selector = _selector(wanted.domain)
+            selector = selector_of(wanted.domain)
             if selector.domid is not None:
                 domids.add(selector.domid)
             else:
@@ -304,10 +310,15 @@ class BrokerAdmin:
             verdict=wanted.verdict or "",
         )
 
-    def _matcher(self, wanted: methods.ChannelFilter) -> Callable[[methods.Channel], bool]:
-        selector = None if wanted.domain is None else _selector(wanted.domain)
+    def _matcher(
+        self, caller: Caller, verb: str, wanted: methods.ChannelFilter
+    ) -> Callable[[methods.Channel], bool]:
+        selector = None if wanted.domain is None else selector_of(wanted.domain)
+        seen = self._authority.sees(caller, verb)
 
         def matches(channel: methods.Channel) -> bool:
+            if not seen(self._targets.of_channel(channel)):
+                return False
             if wanted.device_class not in (None, channel.device_class):
                 return False
             if wanted.verdict not in (None, channel.verdict):
@@ -318,10 +329,3 @@ class BrokerAdmin:
             return bool(domids & {channel.frontend, channel.backend})
 
         return matches
-
-
-def _selector(text: str) -> Selector:
-    try:
-        return parse_selector(text)
-    except ValueError as error:
-        raise RpcError("bad_input", str(error)) from None

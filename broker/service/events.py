@@ -169,6 +169,15 @@ class Alarm(Line, frozen=True, tag="alarm"):
     detail: str
 
 
+class CallDenied(Line, frozen=True, tag="call_denied"):
+    """Somebody asked for what his role may not, or was not let in; it had no effect."""
+
+    subject: str
+    role: str
+    verb: str
+    detail: str
+
+
 class Repeated(Line, frozen=True, tag="repeated"):
     """Lines that were counted instead of written, since the last such line."""
 
@@ -202,6 +211,7 @@ Event = (
     | QuarantineLifted
     | Violation
     | Alarm
+    | CallDenied
     | Repeated
     | Reported
     | Segment

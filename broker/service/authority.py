@@ -1,0 +1,89 @@
+"""Who may: the roles of the policy in force, asked before each call, and of each item shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core.roles import NO_TARGET, Permission, Role, may_ever, permit, roles_of
+from broker.rpc.admin import ROOT
+from broker.rpc.errors import RpcError
+from broker.text.escape import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.core.policy import Policy
+    from broker.core.roles import Target
+    from broker.rpc.admin import Caller
+    from broker.rpc.table import Arguments, Method
+    from broker.service.engine import Engine
+    from broker.service.targets import Targets
+
+_ALL: Permission = Permission(granted=True, alone=True)
+
+
+class Authority:
+    """The roles in force; local root may do everything, also before any policy."""
+
+    def __init__(self, engine: Engine, targets: Targets) -> None:
+        self._engine = engine
+        self._targets = targets
+        self._policy: Policy | None = None
+        self._roles: dict[str, Role] = {}
+
+    def authorize(self, caller: Caller, method: Method, arguments: Arguments | None) -> None:
+        """Let a call pass, or refuse it: by its verb, and with `arguments` by their object too.
+
+        Raises:
+            RpcError: `denied`; `bad_input`, the arguments name a domain as none can be.
+        """
+        if caller.role == ROOT:
+            return
+        role = self._role(caller.role)
+        if role is None:
+            self._deny(caller, method, f"the policy in force has no role {caller.role}")
+        reads = not method.writes
+        if arguments is None or method.object == "each":
+            if not may_ever(role or (), method.verb, reads=reads):
+                self._deny(caller, method, f"role {caller.role} may not {method.verb}")
+            return
+        target = self._targets.of_call(method, arguments)
+        if not permit(role or (), method.verb, target, reads=reads).granted:
+            words = f"role {caller.role} may not {method.verb} on {_shown(target)}"
+            self._deny(caller, method, words)
+
+    def permission(self, caller: Caller, verb: str) -> Permission:
+        """Whether the caller has a verb on the broker as a whole, and alone."""
+        if caller.role == ROOT:
+            return _ALL
+        return permit(self._role(caller.role) or (), verb, NO_TARGET, reads=False)
+
+    def sees(self, caller: Caller, verb: str) -> Callable[[Target], bool]:
+        """What the caller is shown of the items that a method of this verb answers."""
+        if caller.role == ROOT:
+            return lambda _: True
+
+        def seen(target: Target) -> bool:
+            # Asked anew each time: a policy that takes the role away ends what it sees.
+            return permit(self._role(caller.role) or (), verb, target, reads=True).granted
+
+        return seen
+
+    def _role(self, name: str) -> Role | None:
+        policy = self._engine.judge.policy
+        if policy is not self._policy:
+            self._policy = policy
+            self._roles = {} if policy is None else roles_of(policy.definition)
+        return self._roles.get(name)
+
+    def _deny(self, caller: Caller, method: Method, why: str) -> None:
+        self._engine.audit.call_denied(caller, method.verb, escape(why))
+        raise RpcError("denied", f"{escape(why)}; nothing was done")
+
+
+def _shown(target: Target) -> str:
+    """What was asked for, as far as the caller said it himself."""
+    parts = [named.name or named.uuid or "a domain that does not run" for named in target.domains]
+    if target.device_class is not None:
+        parts.append(target.device_class)
+    return " ".join(parts[:3]) or "the broker"
