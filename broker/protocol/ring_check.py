@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from broker.text.marked_yaml import Marked, Text
 
 _ABI: Final = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
+_RING: Final = re.compile(r"(?!(?:given|abi|rule)$)[a-z][a-z0-9]*")
+"""One word: longer names are made from it in C, and must not meet."""
 _MOST_ABIS: Final = 4
 _MOST_SIZE: Final = 4096
 _MOST_SLOTS: Final = 4096
@@ -105,7 +107,8 @@ class _RingCheck:
 
     def ring(self) -> Ring:
         form, parts = self._form, self._parts
-        parts.thing_name(self._name)
+        if not _RING.fullmatch(self._name) or len(self._name) > MOST:
+            parts.note(self._name, "a ring's name is one word, and not given, abi or rule")
         if not 1 <= form.slots <= _MOST_SLOTS or form.slots & (form.slots - 1):
             parts.note(form, f"'slots' is a power of two, at most {_MOST_SLOTS}")
         requests = self._side(form.requests, 0)
@@ -140,8 +143,7 @@ class _RingCheck:
             for message in form.places[place].messages.values()
             for name in message.keep
         ]
-        for name in kept:
-            parts.value_name(name)
+        Scope(self._given, set()).wider(kept, parts)
         keeps = Kept(tuple(dict.fromkeys(map(str, kept))), frozenset(map(str, places)))
         made = tuple(self._place(name, form.places[name], size, keeps, which) for name in places)
         unknown = None

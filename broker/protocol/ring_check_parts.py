@@ -172,7 +172,6 @@ class Parts:
     def _checks(
         self, form: FieldForm, field: Field, prefix: str, party: Party
     ) -> tuple[Check, ...]:
-        low, high = _range(field)
         checks: list[Check] = []
 
         def add(kind: Any, values: tuple[int, ...], text: str) -> None:  # noqa: ANN401 - a literal
@@ -192,14 +191,21 @@ class Parts:
                 self.note(form, f"'one-of' has 1 to {MOST} numbers")
         if form.bits is not None:
             add("bits", (form.bits,), f"has no bits but {form.bits}")
+        self._sensible(form, field)
+        return tuple(checks)
+
+    def _sensible(self, form: FieldForm, field: Field) -> None:
+        """Note bounds that say nothing, or that nothing can keep."""
+        low, high = _range(field)
         least, most = form.min, form.max
         never = (least is not None and least <= low) or (most is not None and most >= high)
         never = never or (form.bits is not None and form.bits >= high)
-        if never or (form.bits is not None and field.signed):
+        if form.bits is not None and field.signed:
+            self.note(form, "'bits' is for numbers without a sign")
+        elif never:
             self.note(form, f"says nothing: the field holds {low} to {high} anyway")
         if least is not None and most is not None and least > most:
             self.note(form, "'min' is above 'max'")
-        return tuple(checks)
 
     def lists(
         self, form: MessageForm, prefix: str, party: Party, size: tuple[int, ...], scope: Scope

@@ -115,7 +115,7 @@ class Place(msgspec.Struct, frozen=True):
     messages: tuple[Message, ...]
 
 
-class Side(msgspec.Struct, frozen=True):
+class Side(msgspec.Struct, frozen=True, cache_hash=True):
     """What one end puts on a ring; `keeps` are the names kept within a packet, 0 at its start."""
 
     size: tuple[int, ...]

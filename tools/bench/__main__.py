@@ -19,6 +19,7 @@ BENCHES = {
     "core-verdicts": "tools.bench.core_verdicts",
     "decision": "tools.bench.decisions",
     "reconcile": "tools.bench.reconcile",
+    "ring": "tools.bench.ring_messages",
 }
 """By name; `--only` takes the beginning of one, or of one of its items' names."""
 

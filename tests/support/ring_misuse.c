@@ -1,0 +1,78 @@
+/* A caller who breaks the header's own rules never gets FINE. Exit 0, or the failing line. */
+#define XPB_VBD_IO_SLOTS 2
+#include "vbd.h"
+
+#include <string.h>
+
+#define HOLDS(what)          \
+    do {                     \
+        if (!(what))         \
+            return __LINE__; \
+    } while (0)
+
+static const unsigned char SLOT[112] = {3}; /* a flush */
+
+static int run(void)
+{
+    static struct xpb_vbd_io ring;
+    struct xpb_vbd_io_request copy;
+    struct xpb_vbd_io_response answer;
+    struct xpb_vbd_given given;
+    unsigned char indirect[112] = {6, 0, 1};
+    unsigned char pages[8] = {9, 0, 0, 0, 0, 7};
+
+    memset(&given, 0, sizeof given);
+    given.g_sectors = 4096;
+    given.g_sector_size = 512;
+    given.g_flush = 1;
+    given.g_max_indirect = 32;
+
+    /* Memory of zeros is no connection, nor is one that was refused. */
+    HOLDS(xpb_vbd_io_request(&ring, SLOT, &copy) != XPB_VBD_FINE);
+    HOLDS(xpb_vbd_io_response(&ring, SLOT, &answer) != XPB_VBD_FINE);
+    memset(&ring, 0, sizeof ring);
+    HOLDS(!xpb_vbd_io_connect(&ring, &given, XPB_VBD_ABI_X86_64_ABI, 0));
+    HOLDS(!xpb_vbd_io_connect(&ring, &given, XPB_VBD_ABI_X86_64_ABI, 4));
+    HOLDS(!xpb_vbd_io_connect(&ring, &given, (enum xpb_vbd_abi)7, 2));
+    given.g_sector_size = 8192;
+    HOLDS(!xpb_vbd_io_connect(&ring, &given, XPB_VBD_ABI_X86_64_ABI, 2));
+    given.g_sector_size = 0;
+    HOLDS(!xpb_vbd_io_connect(&ring, &given, XPB_VBD_ABI_X86_64_ABI, 2));
+    HOLDS(xpb_vbd_io_request(&ring, SLOT, &copy) == XPB_VBD_MISUSE);
+    HOLDS(xpb_vbd_io_response(&ring, SLOT, &answer) == XPB_VBD_MISUSE);
+    HOLDS(xpb_vbd_rule_party(XPB_VBD_MISUSE) == XPB_NOBODY);
+
+    given.g_sector_size = 512;
+    HOLDS(xpb_vbd_io_connect(&ring, &given, XPB_VBD_ABI_X86_64_ABI, 2));
+    HOLDS(xpb_vbd_io_request(&ring, SLOT, &copy) == XPB_VBD_FINE);
+    HOLDS(memcmp(copy.bytes, SLOT, sizeof SLOT) == 0);
+
+    /* A list that is waited for comes first, and whole. */
+    HOLDS(xpb_vbd_io_request_list(&ring, pages, 8) == XPB_VBD_MISUSE);
+    indirect[8] = 1;  /* the id */
+    indirect[28] = 5; /* the page */
+    HOLDS(xpb_vbd_io_request(&ring, indirect, &copy) == XPB_VBD_FINE);
+    HOLDS(ring.wants == 8);
+    HOLDS(xpb_vbd_io_request(&ring, SLOT, &copy) == XPB_VBD_MISUSE);
+    HOLDS(xpb_vbd_io_response(&ring, SLOT, &answer) == XPB_VBD_MISUSE);
+    HOLDS(xpb_vbd_io_request_list(&ring, pages, 7) == XPB_VBD_MISUSE);
+    HOLDS(xpb_vbd_io_request_list(&ring, pages, 8) == XPB_VBD_FINE);
+
+    /* A broken ring stays broken. */
+    HOLDS(xpb_vbd_io_request(&ring, SLOT, &copy) == XPB_VBD_IO__REQUEST__ID_IN_FLIGHT);
+    HOLDS(ring.broken == XPB_VBD_IO__REQUEST__ID_IN_FLIGHT && ring.value == 0);
+    HOLDS(xpb_vbd_io_response(&ring, SLOT, &answer) == XPB_VBD_IO__REQUEST__ID_IN_FLIGHT);
+    HOLDS(xpb_vbd_io_request_list(&ring, pages, 8) == XPB_VBD_IO__REQUEST__ID_IN_FLIGHT);
+    HOLDS(xpb_vbd_rule_party(ring.broken) == XPB_FRONTEND);
+    HOLDS(strcmp(xpb_vbd_rule_name(ring.broken), "io.request.id-in-flight") == 0);
+    HOLDS(strcmp(xpb_vbd_rule_name(XPB_VBD_FINE), "fine") == 0);
+    HOLDS(strcmp(xpb_vbd_rule_name(XPB_VBD_MISUSE), "misuse") == 0);
+    HOLDS(xpb_vbd_io_connect(&ring, &given, XPB_VBD_ABI_X86_64_ABI, 2));
+    HOLDS(xpb_vbd_io_request(&ring, SLOT, &copy) == XPB_VBD_FINE);
+    return 0;
+}
+
+int main(void)
+{
+    return run() & 255;
+}
