@@ -20,11 +20,10 @@ GENESIS: Final = b"0" * 64
 MAX_LINE_BYTES: Final = 4 << 20
 """The longest line that is read."""
 
-_FRAME: Final = re.compile(
-    rb'\{"n":([1-9][0-9]{0,15}),("event":"([a-z_]{1,40})"[ -~]+),'
-    rb'"in_force":(null|"sha256:[0-9a-f]{64}"),"hash":"([0-9a-f]{64})"\}\n'
-)
-_TAIL: Final = len(b',"hash":"') + 64 + len(b'"}\n')
+_START: Final = re.compile(rb'\{"n":([1-9][0-9]{0,15}),("event":"([a-z_]{1,40})",)')
+_END: Final = re.compile(rb',"in_force":(null|"sha256:[0-9a-f]{64}"),"hash":"([0-9a-f]{64})"\}\n')
+_HASH_BYTES: Final = len(b',"hash":"') + 64 + len(b'"}\n')
+_ENDS: Final = tuple(len(b',"in_force":') + it + _HASH_BYTES for it in (len("null"), 73))
 
 
 class ChainError(ValueError):
@@ -85,15 +84,19 @@ def unframe(line: bytes) -> Framed:
     Raises:
         ChainError: it is not written as `frame` does.
     """
-    match = _FRAME.fullmatch(line)
-    if match is None:
+    start = _START.match(line)
+    size = len(line)
+    end = _END.fullmatch(line, size - _ENDS[1]) or _END.fullmatch(line, size - _ENDS[0])
+    if start is None or end is None or start.end() >= end.start():
         raise ChainError("not a record of the audit log")
-    n, event, kind, in_force, digest = match.groups()
+    if not (line.isascii() and line[:-1].decode("ascii").isprintable()):
+        raise ChainError("not printable ASCII, as all records of the audit log are")
+    in_force, digest = end.groups()
     return Framed(
-        n=int(n),
-        kind=kind.decode("ascii"),
-        event=b"{%b}" % event,
+        n=int(start[1]),
+        kind=start[3].decode("ascii"),
+        event=b"{%b}" % line[start.start(2) : end.start()],
         in_force=None if in_force == b"null" else in_force[1:-1].decode("ascii"),
-        body=line[:-_TAIL],
+        body=line[:-_HASH_BYTES],
         hash=digest,
     )

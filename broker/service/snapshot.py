@@ -28,17 +28,18 @@ class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    # Mappings stand as they are, in their order: to make others of them takes the broker's time.
     n: int
     hash: str
     seq: int
     beat: int
     policy_digest: str | None
     labels: tuple[_Label, ...]
-    once_labelled: tuple[str, ...]
-    admissions: tuple[tuple[int, Admission], ...]
-    ledger: tuple[tuple[str, str], ...]
-    spent: tuple[tuple[str, str], ...]
-    quarantine: tuple[tuple[str, str], ...]
+    once_labelled: dict[str, None]
+    admissions: dict[int, Admission]
+    ledger: dict[str, str]
+    spent: dict[str, str]
+    quarantine: dict[str, str]
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -55,11 +56,11 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             beat=state.beat,
             policy_digest=state.policy_digest,
             labels=tuple(_Label(*key, assigned) for key, assigned in state.labels.items()),
-            once_labelled=tuple(state.once_labelled),
-            admissions=tuple(state.admissions.items()),
-            ledger=tuple((path, it.text.decode("ascii")) for path, it in state.ledger.items()),
-            spent=tuple(state.spent.items()),
-            quarantine=tuple(state.quarantine.items()),
+            once_labelled=state.once_labelled,
+            admissions=state.admissions,
+            ledger={path: entry.text.decode("ascii") for path, entry in state.ledger.items()},
+            spent=state.spent,
+            quarantine=state.quarantine,
         )
     )
 
@@ -79,14 +80,14 @@ def decode_snapshot(data: bytes, head: Head) -> State:
     state = State()
     state.started = True
     state.labels = {(label.bound, label.key): label.assigned for label in kept.labels}
-    state.once_labelled = dict.fromkeys(kept.once_labelled)
-    state.admissions = dict(kept.admissions)
+    state.once_labelled = kept.once_labelled
+    state.admissions = kept.admissions
     try:
         state.restore(kept.ledger)
     except (ValueError, UnicodeEncodeError) as error:
         raise SnapshotError(str(error)) from None
-    state.spent = dict(kept.spent)
-    state.quarantine = dict(kept.quarantine)
+    state.spent = kept.spent
+    state.quarantine = kept.quarantine
     state.policy_digest = kept.policy_digest
     state.seq, state.beat = kept.seq, kept.beat
     return state

@@ -17,7 +17,7 @@ from broker.service import events
 from broker.xenstore import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 MAX_SPENT_NONCES: Final = 32_768
 """Nonces remembered as used; the oldest is forgotten first."""
@@ -136,13 +136,13 @@ class State:
             if len(self.spent) > MAX_SPENT_NONCES:
                 del self.spent[next(iter(self.spent))]
 
-    def restore(self, ledger: Iterable[tuple[str, str]]) -> None:
+    def restore(self, ledger: Mapping[str, str]) -> None:
         """Take the last decisions of all paths from a snapshot.
 
         Raises:
             ValueError: one of them is no record of its path.
         """
-        self.ledger = {path: _entry(path, text.encode("ascii")) for path, text in ledger}
+        self.ledger = {path: _entry(path, text.encode("ascii")) for path, text in ledger.items()}
 
     def label_of(self, uuid: str | None, name: str | None) -> str | None:
         """The label assigned to a domain: by its uuid, else by its name."""
