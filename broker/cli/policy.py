@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
-from broker.cli import groups, offline, show
+from broker.cli import groups, offline, proofs, show
 from broker.cli.client import BAD_INPUT, DENIED, SUCCESS
 from broker.text.escape import printable
 from broker.text.problems import Problem, ProblemsError
@@ -29,9 +29,21 @@ def register(commands: groups.Commands) -> None:
         "check",
         offline.reporting(_check),
         help="what is wrong with a policy, and what in it does nothing",
-        example="brokerctl policy check etc/policy.yaml",
+        example=(
+            "brokerctl policy check etc/policy.yaml \\\n"
+            "    --prove 'always-denies: {frontend: web_red, backend: db_blue}'"
+        ),
     )
     leaf.add_argument("file", metavar="FILE", type=Path, help="the policy (YAML)")
+    leaf.add_argument(
+        "--prove",
+        metavar="CHECK",
+        action="append",
+        default=[],
+        help="a question about all requests, answered with a proof or a counterexample: "
+        "never-errors, always-allows, always-denies, implies, equivalent, disjoint "
+        "(docs/policy.md); can be repeated",
+    )
     leaf = groups.command(
         policy,
         "decide",
@@ -95,7 +107,7 @@ def _check(options: argparse.Namespace) -> int:
             f"{policy.name} {major}.{minor}: good, {len(policy.labels)} labels, {rules} rules"
         )
         show.line(policy.digest)
-    return SUCCESS
+    return proofs.answered(policy, options.prove, as_json=options.json)
 
 
 class _Malformed(msgspec.Struct, frozen=True):

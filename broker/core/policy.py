@@ -149,6 +149,16 @@ class Policy:
         except Exception:  # noqa: BLE001 - whatever goes wrong while deciding, the answer is no
             return False
 
+    def errs(
+        self, device_class: str, frontend: str, backend: str, resource: str | None, mode: str
+    ) -> bool:
+        """Whether deciding about names that the policy has would fail; `decide` denies then."""
+        try:
+            self._judges[device_class](frontend, backend, resource, mode)
+        except Exception:  # noqa: BLE001 - any failure is the answer
+            return True
+        return False
+
     def explain(
         self,
         device_class: str,

@@ -75,16 +75,16 @@ class Reach:
                 self.labels[name] = label
         self.resources = {resource.name: resource for resource in definition.resources}
         self.classes = {entry.name: entry for entry in definition.classes}
-        numbers = {name: 1 << number for number, name in enumerate(names)}
+        self._bits = {name: 1 << number for number, name in enumerate(names)}
         self.everyone = 0
         bit_of: dict[str, int] = {}
         self.holders: dict[str, int] = dict.fromkeys(definition.ste_types, 0)
         """Of each STE type, the labels that have it."""
         for name, label in self.labels.items():
-            self.everyone |= numbers[name]
-            bit_of[label.name] = numbers[name]
+            self.everyone |= self._bits[name]
+            bit_of[label.name] = self._bits[name]
             for ste in label.ste:
-                self.holders[ste] |= numbers[name]
+                self.holders[ste] |= self._bits[name]
         self._shared: dict[str, int] = {}
         """For each label, those it shares a type with."""
         self._held: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
@@ -104,6 +104,7 @@ class Reach:
                 self._groups_of.setdefault(member, []).append(GROUP + group)
             self._words[GROUP + group] = mask
         self._cells = self._index(definition.rules)
+        self._rows: dict[tuple[str, str], Row] = {}
 
     def _index(self, rules: Iterable[Rule]) -> dict[tuple[str, str], dict[str | None, _Cell]]:
         """By class and word for the frontend; by resource, None for rules that name none."""
@@ -121,6 +122,12 @@ class Reach:
 
     def row(self, device_class: str, frontend: str) -> Row:
         """What rules and the class's default leave open to a frontend; nothing if unknown."""
+        row = self._rows.get((device_class, frontend))
+        if row is None:
+            row = self._rows[device_class, frontend] = self._row(device_class, frontend)
+        return row
+
+    def _row(self, device_class: str, frontend: str) -> Row:
         entry, label = self.classes.get(device_class), self.labels.get(frontend)
         if entry is None or label is None:
             return _CLOSED
@@ -177,6 +184,13 @@ class Reach:
     def _holds(self, frontend: str, resource: Resource) -> bool:
         types, colours = self._held[frontend]
         return resource.ste in types and colours.issuperset(resource.colours)
+
+    def mask(self, names: Iterable[str]) -> int:
+        """A set of labels; names that are not numbered are left out."""
+        mask = 0
+        for name in names:
+            mask |= self._bits.get(name, 0)
+        return mask
 
     def named(self, mask: int) -> tuple[str, ...]:
         """The labels in a set."""

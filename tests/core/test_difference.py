@@ -12,7 +12,7 @@ from broker.core.settings import setting_changes
 from broker.policy.load import load_policy
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(definitions())
 def test_sets_are_what_decide_says(definition):
     policy = Policy(definition)
@@ -55,7 +55,7 @@ def pairs_of(found, what, gained):
     }
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(definitions(), definitions(renames=True))
 def test_a_difference_is_exact(first, second):
     old, new = Policy(first), Policy(second)
