@@ -58,6 +58,10 @@ class _NoRules:
         """Nothing passes."""
         return False
 
+    def alike(self, name: str) -> str:
+        """There is no name to tell from another."""
+        return name
+
 
 class Bridges:
     """Holds the frames of this domain's vifs to labels, on the bridges named; see `docs/bridge.md`.

@@ -24,7 +24,9 @@ class Frames:
         self._allows: dict[tuple[str, str], list[Between]] = {}
         self._restricted: dict[str, Between] = {}
         """Labels that some allow names: where one is involved, an allow must match."""
+        self._named: set[str] = set()
         for rule in rules:
+            self._named.update(rule.pair)
             by_pair = self._denies if rule.verb == "deny" else self._allows
             by_pair.setdefault(_ordered(*rule.pair), []).append(rule)
             if rule.verb == "allow":
@@ -46,6 +48,19 @@ class Frames:
                 text = f"rules allow {label} some peers, and none is {_peer(label, pair)}"
                 return Verdict(granted=False, reasons=(Reason(rule.name, text, rule.where),))
         return Verdict(granted=True, reasons=())
+
+    def passes(self, one: str, other: str) -> bool:
+        """The same without reasons."""
+        pair = _ordered(one, other)
+        if pair in self._denies:
+            return False
+        if pair in self._allows:
+            return True
+        return one not in self._restricted and other not in self._restricted
+
+    def names(self, label: str) -> bool:
+        """Whether any rule speaks of the label."""
+        return label in self._named
 
 
 def _reason(rule: Between) -> Reason:

@@ -270,6 +270,20 @@ class Policy:
         text = f"{a} and {b} share STE {', '.join(self._types.named(shared))}"
         return Verdict(granted=True, reasons=(Reason("ste", text, self._labels[a].where),))
 
+    def passes_frames(self, a: str, b: str) -> bool:
+        """What `frames` says, without reasons; an unknown label is refused."""
+        types = self._types_of
+        shared = types.get(a, 0) & types.get(b, 0)
+        return bool(shared) and self._frames.passes(a, b)
+
+    def frames_alike(self, label: str) -> tuple[int, str]:
+        """Labels of which this is equal exchange frames with the same labels, themselves included.
+
+        Raises:
+            KeyError: the label is not in the policy.
+        """
+        return self._types_of[label], label if self._frames.names(label) else ""
+
 
 def _references(definition: Definition) -> dict[str, int]:
     labels = [label.name for label in definition.labels]

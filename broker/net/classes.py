@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
 MAX_CLASS: Final = 0xFFFF
 """Class numbers are 1 to this: they travel in the low 16 bits of a packet's mark."""
@@ -70,30 +70,38 @@ def avoiding(numbers: Iterable[int]) -> Classes:
 
 
 def classify(
-    labels: Iterable[str], frames: Callable[[str, str], bool], previous: Classes = NONE
+    labels: Iterable[str],
+    frames: Callable[[str, str], bool],
+    previous: Classes = NONE,
+    alike: Callable[[str], Hashable] = str,
 ) -> Classes:
     """The classes of `labels` under `frames`, numbered after `previous` where that is safe.
 
     `frames(a, b)` is asked for both orders and passes only if both do, since a conversation
-    needs both and the relation is meant to be symmetric.
+    needs both and the relation is meant to be symmetric. Labels of which `alike` is equal must be
+    so to `frames`, each other and themselves included: then one is asked for all of them, and
+    thousands of labels cost no more than what there is to tell them apart.
 
     Raises:
         ClassesError: more than `MAX_CLASS` numbers are needed.
     """
-    names = sorted(set(labels))
+    kinds: dict[Hashable, list[str]] = {}
+    for name in sorted(set(labels)):
+        kinds.setdefault(alike(name), []).append(name)
+    names = [group[0] for group in kinds.values()]
     peers: dict[str, set[str]] = {name: set() for name in names}
     for place, one in enumerate(names):
         for other in names[place:]:
             if frames(one, other) and (one == other or frames(other, one)):
                 peers[one].add(other)
                 peers[other].add(one)
-    groups: dict[frozenset[str], list[str]] = {}
-    for name in names:
-        groups.setdefault(frozenset(peers[name]), []).append(name)
-    members = _number([frozenset(group) for group in groups.values()], previous)
+    same: dict[frozenset[str], list[str]] = {}
+    for name, group in zip(names, kinds.values(), strict=True):
+        same.setdefault(frozenset(peers[name]), []).extend(group)
+    members = _number([frozenset(group) for group in same.values()], previous)
     number = {label: n for n, group in members.items() for label in group}
     pairs = frozenset(
-        (mine, number[peer]) for mine, group in members.items() for peer in peers[next(iter(group))]
+        (number[group[0]], number[peer]) for reached, group in same.items() for peer in reached
     )
     return Classes(members, number, pairs, pairs | _retired_pairs(previous, members, number, pairs))
 

@@ -96,9 +96,8 @@ class HelperClient:
 
     def update(self, target: Target, during: frozenset[tuple[int, int]] | None = None) -> None:
         """Go to another target; its bridges stay those of `start`."""
-        pairs = list(target.pairs)
-        first = pairs if during is None else list(during)
-        self._do(Update(list(target.ports.values()), pairs, first))
+        first = None if during is None or during == target.pairs else list(during)
+        self._do(Update(list(target.ports.values()), list(target.pairs), first))
 
     def change_link(
         self,

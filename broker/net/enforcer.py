@@ -130,11 +130,11 @@ class PortEnforcer:
         """
         self._settle_doubt()
         fewer = not self._target.pairs <= target.pairs
-        settled = content_of(target)
+        steps = [(content_of(target), target)]
         if during is not None and during != target.pairs:
             first = msgspec.structs.replace(target, pairs=during)
-            self._go(content_of(first), first)
-        self._go(settled, target)
+            steps.insert(0, (content_of(first), first))
+        self._go(steps)
         if fewer:
             self._cut(frozenset())
 
@@ -183,15 +183,22 @@ class PortEnforcer:
             found = self._readback.present(table, spec.name, map(encoded_key, keys))
             self._compare(found, encoded(after, table, spec), table, spec)
 
-    def _go(self, content: Content, target: Target) -> None:
+    def _go(self, steps: list[tuple[Content, Target]]) -> None:
+        """From what is in force to the last of `steps`, a transaction each; then read back.
+
+        What a step did not do, the next would stumble over, or the end be found to differ.
+        """
         old = self._content
-        commands = difference(old, content)
-        self._content = content
-        self._run(commands, target)
-        for table, spec in _specs(set(content) | set(old)):
-            if old.get((table, spec.name)) != content.get((table, spec.name)):
+        for content, target in steps:
+            commands = difference(self._content, content)
+            self._content = content
+            self._run(commands, target)
+        new = self._content
+        for table, spec in _specs({*old, *(place for content, _ in steps for place in content)}):
+            place = table, spec.name
+            if any(old.get(place) != content.get(place) for content, _ in steps):
                 found = self._readback.elements(table, spec.name)
-                self._compare(found, encoded(content, table, spec), table, spec)
+                self._compare(found, encoded(new, table, spec), table, spec)
 
     def _run(self, commands: list[str], target: Target) -> None:
         """One transaction; if the kernel does not hold what it should, the whole target."""

@@ -127,7 +127,7 @@ class Filtering:
                 self._enforcer.remove(index)
             case Update(ports, pairs, during):
                 target = Target(governed, self._by_index(ports, governed), frozenset(pairs))
-                self._enforcer.update(target, frozenset(during))
+                self._enforcer.update(target, None if during is None else frozenset(during))
 
     def _by_index(self, ports: list[Port], governed: frozenset[str]) -> dict[int, Port]:
         """The ports, each that is new being the interface it is said to be, on a governed bridge.

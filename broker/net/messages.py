@@ -65,7 +65,7 @@ class Update(Message, frozen=True):
 
     ports: list[Port]
     pairs: Pairs
-    during: Pairs
+    during: Pairs | None = None
 
 
 class SetLink(Message, frozen=True):

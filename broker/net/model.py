@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from broker.net.classes import MAX_CLASS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 """At most IFNAMSIZ - 1 characters; no quote, no space, no `*` (nft's wildcard)."""
@@ -124,15 +128,15 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidError(f"{self.name}: an uplink's stations are not known by MAC")
 
 
-def check_pair(pair: tuple[int, int]) -> tuple[int, int]:
-    """`pair` if it is two class numbers.
+def check_pairs(pairs: Iterable[tuple[int, int]]) -> None:
+    """Refuse what is not pairs of class numbers.
 
     Raises:
-        InvalidError: it is not.
+        InvalidError: one is none.
     """
-    if not all(1 <= number <= MAX_CLASS for number in pair):
-        raise InvalidError(f"not a pair of class numbers: {pair}")
-    return pair
+    for number in set(chain.from_iterable(pairs)):
+        if not 1 <= number <= MAX_CLASS:
+            raise InvalidError(f"not a class number in a pair of classes: {number}")
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -55,12 +55,13 @@ class Monitor:
         for kind, payload in heard:
             if kind >> 8 != _SUBSYSTEM:
                 continue
-            values = netlink.attributes(payload, _GENMSG_BYTES)
             if kind & 0xFF == _NEW_GENERATION:
-                foreign |= self._touched and values.get(_GENERATION_PID) != self._pid
+                by = netlink.attributes(payload, _GENMSG_BYTES).get(_GENERATION_PID)
+                foreign |= self._touched and by != self._pid
                 self._touched = False
-            elif netlink.word(values.get(_TABLE_NAME)) in FAMILIES:
-                self._touched = True
+            elif not self._touched:  # ten thousand elements may come between two generations
+                values = netlink.attributes(payload, _GENMSG_BYTES)
+                self._touched = netlink.word(values.get(_TABLE_NAME)) in FAMILIES
         news, _ = self._links.heard()
         found = {links.gone(kind, payload) for kind, payload in news}
         return Changes(foreign, frozenset(index for index in found if index is not None))

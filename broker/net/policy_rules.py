@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from broker.core.policy import Policy
 
@@ -36,6 +36,9 @@ class Rules(Protocol):
 
     def frames(self, a: str, b: str) -> bool:
         """Whether frames may pass between ports that carry these names."""
+
+    def alike(self, name: str) -> Hashable:
+        """Names of which this is equal may reach the same names, each other and themselves."""
 
 
 class Uplink(msgspec.Struct, frozen=True):
@@ -72,14 +75,21 @@ class PolicyRules:
 
     def frames(self, a: str, b: str) -> bool:
         """Whether frames may pass between ports that carry these names; unknown ones: no."""
-        uplinks = [name for name in (a, b) if name in self._resources]
-        if not uplinks:
-            return self._policy.frames(a, b).granted
-        label = b if a == uplinks[0] else a
-        if len(uplinks) > 1 or label not in self._labels:
-            return False
-        resource = self._resources[uplinks[0]]
+        resources = self._resources
+        if a not in resources and b not in resources:
+            return self._policy.passes_frames(a, b)
+        label, uplink = (b, a) if a in resources else (a, b)
+        if label not in self._labels:
+            return False  # another uplink, or nobody's name
+        resource = resources[uplink]
         if self._policy.has_class(UPLINK):
             return self._policy.decide(UPLINK, label, self.bootstrap, resource.name)
         known = self._labels[label]
         return resource.ste in known.ste and set(resource.colours) <= set(known.colours)
+
+    def alike(self, name: str) -> Hashable:
+        """Names of which this is equal may reach the same names, each other and themselves."""
+        if name in self._resources:
+            return name
+        reached = tuple(self.frames(name, uplink) for uplink in self._resources)
+        return self._policy.frames_alike(name), reached

@@ -218,6 +218,6 @@ class LabelledPorts:
 
 def _classify(rules: Rules, previous: Classes) -> Classes:
     try:
-        return classify(rules.names, rules.frames, previous)
+        return classify(rules.names, rules.frames, previous, rules.alike)
     except ClassesError as error:
         raise NetError(str(error)) from error

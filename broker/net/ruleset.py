@@ -8,9 +8,10 @@ read back.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Final, cast
 
-from broker.net.model import Port, Target, check_pair, interface_name
+from broker.net.model import Port, Target, check_pairs, interface_name
 from broker.net.tables import (
     ARP,
     BRIDGE,
@@ -75,10 +76,10 @@ def content_of(target: Target) -> Content:
     for port in target.ports.values():
         for place, elements in port_content(port, uplinks.get(port.bridge or "", ())).items():
             content.setdefault(place, {}).update(elements)
-    pairs: Elements = {check_pair(pair): None for pair in target.pairs}
-    content[BRIDGE, "pairs"] = pairs
+    check_pairs(target.pairs)
+    content[BRIDGE, "pairs"] = dict.fromkeys(target.pairs)
     if routed(target):
-        content[INET, "pairs"] = dict(pairs)
+        content[INET, "pairs"] = dict.fromkeys(target.pairs)
     return content
 
 
@@ -125,10 +126,13 @@ def whole(new: Content, *, knows_bridge: bool) -> list[str]:
 
 
 def _elements(verb: str, table: str, spec: SetSpec, elements: Mapping[Value, int | None]) -> str:
-    listed = ", ".join(
-        _key_text(key) + ("" if data is None else f" : {_data_text(spec, data)}")
-        for key, data in elements.items()
-    )
+    if spec.key == "pair":
+        listed = _pairs_text(cast("Mapping[tuple[int, int], None]", elements))
+    else:
+        listed = ", ".join(
+            _key_text(key) + ("" if data is None else f" : {_data_text(spec, data)}")
+            for key, data in elements.items()
+        )
     return f"{verb} element {FAMILIES[table]} {table} {spec.name} {{ {listed} }}"
 
 
@@ -137,10 +141,15 @@ def _key_text(key: Value) -> str:
         return str(key)
     if isinstance(key, str):
         return f'"{key}"'
-    first, second = key
-    if isinstance(second, str):
-        return f"{first} . {second}"
-    return f"{MARK_BASE | first:#x} . {_classid(MARK_BASE | second)}"
+    return f"{key[0]} . {key[1]}"
+
+
+def _pairs_text(pairs: Mapping[tuple[int, int], None]) -> str:
+    """Ten thousand of them at a time: each number is formatted once."""
+    numbers = set(chain.from_iterable(pairs))
+    marks = {n: f"{MARK_BASE | n:#x} . " for n in numbers}
+    priorities = {n: _classid(MARK_BASE | n) for n in numbers}
+    return ", ".join([marks[one] + priorities[other] for one, other in pairs])
 
 
 def _data_text(spec: SetSpec, number: int) -> str:
@@ -155,6 +164,10 @@ def _classid(number: int) -> str:
 def encoded(content: Content, table: str, spec: SetSpec) -> dict[bytes, bytes]:
     """The set's elements as the kernel stores them: key and data bytes (host byte order)."""
     elements = content.get((table, spec.name), {})
+    if spec.key == "pair":
+        pairs = cast("Mapping[tuple[int, int], None]", elements)
+        part = {n: _U32.pack(MARK_BASE | n) for n in set(chain.from_iterable(pairs))}
+        return dict.fromkeys([part[one] + part[other] for one, other in pairs], b"")
     return {
         encoded_key(key): b"" if data is None else _U32.pack(data) for key, data in elements.items()
     }

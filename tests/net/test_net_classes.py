@@ -36,6 +36,31 @@ def test_labels_share_a_class_exactly_if_they_reach_the_same_labels(labels, pair
         assert (made.number[a] == made.number[b]) == same
 
 
+@given(names, relations, st.dictionaries(st.sampled_from(NAMES), st.integers(0, 3)))
+def test_labels_that_are_said_to_be_alike_change_nothing_but_the_work(labels, pairs, kind):
+    def frames(a, b):
+        return frozenset((kind.get(a, 0), kind.get(b, 0))) in kinds
+
+    kinds = {frozenset(kind.get(it, 0) for it in pair) for pair in pairs}
+    plain, quick = (
+        classify(labels, frames),
+        classify(labels, frames, alike=lambda a: kind.get(a, 0)),
+    )
+    assert {frozenset(it) for it in plain.members.values()} == {
+        frozenset(it) for it in quick.members.values()
+    }
+    for a, b in product(labels, repeat=2):
+        assert plain.may_pass(a, b) == quick.may_pass(a, b)
+
+
+def test_of_labels_that_are_alike_one_is_asked():
+    asked = []
+    many = [f"n{i}" for i in range(3000)]
+    made = classify(many, lambda a, b: asked.append((a, b)) or True, alike=lambda a: a[-1])
+    assert len(asked) == 100
+    assert len(made.members[1]) == 3000
+
+
 def test_a_label_may_be_closed_to_itself():
     made = classify(["a", "b"], relation({frozenset("ab")}))
     assert not made.may_pass("a", "a")

@@ -241,7 +241,7 @@ def test_the_helper_takes_only_ports_that_are_what_they_are_said_to_be(bed):
         helper.put(Port("vif1.0", 4242, 1, bridge="br0"))
     with pytest.raises(NetError, match="br1 is not governed"):
         helper.put(Port("vif1.0", one.index, 1, bridge="br1"))
-    with pytest.raises(NetError, match="not a pair of class numbers"):
+    with pytest.raises(NetError, match="not a class number in a pair"):
         helper.update(Target(frozenset(), {}, frozenset({(1, 70000)})))
     assert helper.show().ports == []
 

@@ -230,6 +230,24 @@ def test_labels_follow_the_policys_frames():
     assert not made.frames("red", "blue")
 
 
+def test_labels_are_alike_only_where_nothing_tells_them_apart():
+    text = POLICY.replace(
+        "  blue: {ste: [blue]}",
+        "  blue: {ste: [blue]}\n  gilt: {ste: [red], colours: [gold]}\n  navy: {ste: [blue]}",
+    )
+    made = rules(text)
+    assert made.alike("blue") == made.alike("navy")
+    assert made.alike("red") == made.alike("gilt")
+    assert made.alike("red") != made.alike("plain")  # by colour, and a rule names plain
+    assert made.alike("red") != made.alike("blue")
+    assert made.alike("uplink:lab") != made.alike("uplink:office")
+    for a in made.names:
+        for b in made.names:
+            if made.alike(a) == made.alike(b):
+                reached = [[made.frames(it, c) for c in made.names] for it in (a, b)]
+                assert reached[0] == reached[1]
+
+
 def test_rules_of_the_class_uplink_govern_uplinks():
     more = POLICY.replace(
         "channels:", "  uplink: {protocol: none, default: ste}\nchannels:"
