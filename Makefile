@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv venv-dev venv-bench demo test e2e bench deb lint clean
+.PHONY: help venv venv-dev venv-bench venv-fuzz demo test fuzz e2e bench deb lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,8 @@ venv: $(VENV)/.runtime ## .venv with brokerd, broker-agent, broker-store and bro
 venv-dev: $(VENV)/.dev
 
 venv-bench: $(VENV)/.bench
+
+venv-fuzz: $(VENV)/.fuzz
 
 $(VENV)/.runtime: setup.cfg pyproject.toml
 	@echo "venv: installing the runtime into $(VENV)/"
@@ -32,6 +34,11 @@ $(VENV)/.bench: $(VENV)/.dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
+$(VENV)/.fuzz: $(VENV)/.dev
+	@echo "venv: adding the fuzzer"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@touch $@
+
 demo: venv ## the main job on the embedded store, in about ten seconds
 	@$(BIN)/python -m broker.sim.demo
 
@@ -39,6 +46,9 @@ test: ## all tests, on both real xenstored daemons and the embedded store (root)
 	@tools/setup-debian test
 	@$(MAKE) --no-print-directory venv-dev
 	@$(BIN)/pytest
+
+fuzz: venv-fuzz ## description loader, ring validator and monitor: make fuzz [TIME=seconds for each] [ONLY=name]
+	@$(BIN)/python -m tools.fuzz $(if $(TIME),--seconds $(TIME)) $(if $(ONLY),--only $(ONLY))
 
 lint: venv-dev ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check --config etc/ruff.toml broker tests tools
