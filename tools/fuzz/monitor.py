@@ -5,18 +5,19 @@ An input is a class; then changes: a side, a key, a value, and how much time pas
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from support.specs import CLASSES, monitor, spec
 
 from broker.protocol.conditions import SIDES
+from broker.protocol.parties import Party
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.protocol.spec import Spec
 
-_PARTIES = frozenset({"frontend", "backend", "both", "undetermined", "toolstack", "hotplug"})
+_PARTIES = frozenset(get_args(Party))
 _NUMBERS = [str(number).encode() for number in (*range(9), 17, 4096, 2**32 - 1, 2**32, 2**64)]
 _OTHERS = [b"", b"-1", b"connected", b"x" * 600, b"\xff\x00", b"1,2", b"00:16:3e:00:00:01"]
 _LONGEST = 200
