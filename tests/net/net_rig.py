@@ -7,6 +7,7 @@ iproute2 and broker/net.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import json
@@ -15,6 +16,7 @@ import select
 import socket
 import struct
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -286,6 +288,39 @@ def _collect(guests, waiting):
             else:
                 seen.add((KINDS[kind], sender, guest.number))
     return seen
+
+
+class Flood:
+    """Broadcasts from guests, as fast as this thread can, until the block ends; `sent` so far."""
+
+    def __init__(self, *guests):
+        self._frames = [(guest, frame_for("odd broadcast", guest)) for guest in guests]
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+        self.sent = 0
+
+    def _send(self):
+        while not self._over.is_set():
+            for guest, frame in self._frames:
+                with contextlib.suppress(OSError):  # its link went, or the queue is full
+                    guest.send(frame)
+                    self.sent += 1
+
+    def more(self, count):
+        """Wait until so many more have been sent."""
+        end, wanted = time.monotonic() + 30, self.sent + count
+        while self.sent < wanted:
+            if time.monotonic() > end:
+                raise TimeoutError(f"only {self.sent} of {wanted} frames were sent")
+            time.sleep(0.001)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
 
 
 def teach(guests):

@@ -53,16 +53,18 @@ class Bed:
         # stack in it (static keys), which real guests' own kernels would not feel. So they are
         # on throughout, also for the floor, by hooks that no packet passes.
         self._nft(_IDLE, "idle")
-        self._ip("host", "link add br0 type bridge mcast_snooping 0", "link set br0 up")
+        self.ip(
+            "host", "link add br0 type bridge mcast_snooping 0 forward_delay 0", "link set br0 up"
+        )
         for number, guest in enumerate(GUESTS, 1):
-            self._ip(
+            self.ip(
                 "host",
                 f"link add g{guest} type veth peer name eth0 address {_mac(number)} "
                 f"netns {self.names[guest]}",
                 f"link set g{guest} master br0 up",
             )
             others = [n for n in (1, 2, 3) if n != number]
-            self._ip(
+            self.ip(
                 guest,
                 "link set eth0 up",
                 f"addr add 10.0.0.{number}/24 dev eth0",
@@ -76,11 +78,11 @@ class Bed:
         for n in range(first, self._fillers + 1):
             lines += [f"link add p{n} type veth peer name q{n}", f"link set p{n} master br0 up"]
         if lines:
-            self._ip("host", *lines)
+            self.ip("host", *lines)
 
     def enforce(self) -> PortEnforcer:
         """Labels on every port, the guests' the last; b may be reached from a, c may not."""
-        with self._entered():
+        with self.entered():
             nft, links = Libnftables(), LinkTable()
             self.enforcer = PortEnforcer(nft, Readback(), probe(nft), sys.exit)
             index = {link.name: link.index for link in links.all()}
@@ -112,7 +114,7 @@ class Bed:
 
     def physdev_on(self, *, on: bool) -> None:
         """Whether bridged packets go through iptables."""
-        with self._entered():
+        with self.entered():
             switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
             switch.write_text("1" if on else "0", encoding="ascii")
 
@@ -132,7 +134,8 @@ class Bed:
         for name in self.names.values():
             _run("ip", "netns", "del", name)
 
-    def _ip(self, where: str, *lines: str) -> None:
+    def ip(self, where: str, *lines: str) -> None:
+        """Have iproute2 carry out commands, one a line, in the namespace of `host` or of a guest."""
         _run("ip", "-n", self.names[where], "-batch", "-", text="\n".join(lines) + "\n")
 
     def _nft(self, text: str, where: str = "host") -> None:
@@ -142,7 +145,8 @@ class Bed:
         _run("ip", "netns", "exec", self.names["host"], "iptables-legacy-restore", text=text)
 
     @contextmanager
-    def _entered(self) -> Iterator[None]:
+    def entered(self) -> Iterator[None]:
+        """Within, this thread makes its sockets in the host's namespace."""
         libc = ctypes.CDLL(None, use_errno=True)
         flags = os.O_RDONLY | os.O_CLOEXEC
         home = os.open("/proc/thread-self/ns/net", flags)
