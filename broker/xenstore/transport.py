@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from twisted.internet import defer, error
 from twisted.internet.address import UNIXAddress
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import IReadWriteDescriptor, ITransport
+from twisted.internet.interfaces import IReadDescriptor, ITransport
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -18,7 +18,12 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted.internet.interfaces import IAddress, IReactorFDSet, IReactorTime
+    from twisted.internet.interfaces import (
+        IAddress,
+        IDelayedCall,
+        IReactorFDSet,
+        IReactorTime,
+    )
     from twisted.internet.protocol import Protocol
 
     class Reactor(IReactorFDSet, IReactorTime):
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 
 XENBUS_DEVICE: Final = "/dev/xen/xenbus"
 _READ_BYTES: Final = 65536
+_RETRY: Final = 0.01
+"""Seconds until a full device is tried again; Linux's takes all at once."""
 _P = TypeVar("_P", bound="Protocol")
 
 
@@ -55,11 +62,13 @@ def _open_device(reactor: Reactor, path: str, protocol: _P) -> _P:
     return protocol
 
 
-@implementer(IReadWriteDescriptor, ITransport)
+@implementer(IReadDescriptor, ITransport)
 class XenbusTransport:
     """The xenbus device under the reactor: each frame in a `write()` of its own.
 
     Two frames in one `write()` are accepted whole by the kernel, and the second silently lost.
+    Nor does it ever say that it can be written to (`xenbus_file_poll` knows of reading alone), so
+    nothing waits for that: it is written to at the reactor's next turn.
     """
 
     disconnecting = False
@@ -73,6 +82,7 @@ class XenbusTransport:
         self._protocol = protocol
         self._path = path
         self._frames: deque[bytes] = deque()
+        self._writing: IDelayedCall | None = None
 
     def start(self) -> None:
         """Join the protocol, and begin reading."""
@@ -93,11 +103,8 @@ class XenbusTransport:
 
     def writeSequence(self, data: Iterable[bytes]) -> None:  # noqa: N802 - Twisted's name
         """Send frames, in order; what the kernel does not take yet waits."""
-        waiting = bool(self._frames)
         self._frames.extend(data)
-        if not waiting and not self.disconnecting:
-            # From the reactor, so that no answer arrives inside the caller's own call.
-            self._reactor.addWriter(self)
+        self._write_in(0)
 
     def doRead(self) -> Failure | None:  # noqa: N802 - Twisted's name
         """Hand over whatever is there; the kernel gives answers and events byte by byte."""
@@ -112,22 +119,28 @@ class XenbusTransport:
         self._protocol.dataReceived(data)
         return None
 
-    def doWrite(self) -> Failure | None:  # noqa: N802 - Twisted's name
-        """Write frames, one a call, until the kernel takes no more."""
+    def _write_in(self, seconds: float) -> None:
+        if self._writing is None and not self.disconnecting:
+            # Never at once, so that no answer arrives inside the caller's own call.
+            self._writing = self._reactor.callLater(seconds, self._write)
+
+    def _write(self) -> None:
+        """Write frames until the kernel takes no more."""
+        self._writing = None
         while self._frames:
             frame = self._frames[0]
             try:
                 taken = os.write(self._descriptor, frame)
             except BlockingIOError:
-                return None
+                self._write_in(_RETRY)
+                return
             except OSError as failure:
-                return self._ended(failure)
+                self.connectionLost(self._ended(failure))
+                return
             if taken < len(frame):
                 self._frames[0] = frame[taken:]
             else:
                 self._frames.popleft()
-        self._reactor.removeWriter(self)
-        return None
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """The reactor has let go of the device: close it and tell the protocol, once."""
@@ -135,7 +148,7 @@ class XenbusTransport:
             return
         self.disconnecting = True
         self._reactor.removeReader(self)
-        self._reactor.removeWriter(self)
+        self._stop_writing()
         os.close(self._descriptor)
         self._descriptor = -1
         self._frames.clear()
@@ -150,9 +163,14 @@ class XenbusTransport:
         if not self.disconnecting:
             self.disconnecting = True
             self._reactor.removeReader(self)
-            self._reactor.removeWriter(self)
+            self._stop_writing()
             closed = Failure(error.ConnectionDone(f"{self._path} closed"))
             self._reactor.callLater(0, self.connectionLost, closed)
+
+    def _stop_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
 
     def getPeer(self) -> IAddress:  # noqa: N802 - Twisted's name
         """The device, as an address."""

@@ -433,6 +433,45 @@ async def test_the_device_waits_while_the_kernel_takes_no_more():
     kernels.close()
 
 
+class NeverWritable:
+    """The reactor, for a device that never says that it can be written to, as Linux's does not."""
+
+    def addWriter(self, writer):
+        pass
+
+    def __getattr__(self, name):
+        return getattr(reactor, name)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_device_is_written_to_although_it_never_says_that_it_can_be():
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    kernels.settimeout(5)
+    seen = SeenFrames()
+    transport = XenbusTransport(NeverWritable(), ours.detach(), seen, "device")
+    transport.start()
+    transport.write(b"one")
+    transport.write(b"two")
+    await task.deferLater(reactor, 0)
+    assert [kernels.recv(100), kernels.recv(100)] == [b"one", b"two"]
+    transport.write(b"never")
+    transport.abortConnection()
+    assert "closed" in str(await seen.ended)
+    assert kernels.recv(100) == b""
+    kernels.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_device_that_refuses_a_write_is_lost():
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    seen = SeenFrames()
+    transport = XenbusTransport(reactor, ours.detach(), seen, "device")
+    transport.start()
+    kernels.close()
+    transport.write(b"one")
+    assert "device" in str(await seen.ended)
+
+
 @pytest_twisted.ensureDeferred
 async def test_addresses_that_lead_nowhere():
     connection = StoreConnection(lambda *_: None, reactor)
