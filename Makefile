@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv venv-dev venv-bench venv-fuzz demo test fuzz e2e bench deb lint clean
+.PHONY: help venv venv-dev venv-bench venv-fuzz demo test test-kernel61 fuzz e2e bench deb lint clean
 
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 venv: $(VENV)/.runtime ## .venv with brokerd, broker-agent, broker-store and brokerctl
 
@@ -46,6 +46,11 @@ test: ## all tests, on both real xenstored daemons and the embedded store (root)
 	@tools/setup-debian test
 	@$(MAKE) --no-print-directory venv-dev
 	@$(BIN)/pytest
+
+test-kernel61: ## labels on bridges once more, on Debian's 6.1 kernel with br_netfilter, in QEMU (root)
+	@tools/setup-debian kernel61
+	@$(MAKE) --no-print-directory venv-dev
+	@tools/testbed/kernel61/run
 
 fuzz: venv-fuzz ## description loader, ring validator and monitor: make fuzz [TIME=seconds for each] [ONLY=name]
 	@$(BIN)/python -m tools.fuzz $(if $(TIME),--seconds $(TIME)) $(if $(ONLY),--only $(ONLY))

@@ -135,7 +135,7 @@ class Bed:
             _run("ip", "netns", "del", name)
 
     def ip(self, where: str, *lines: str) -> None:
-        """Have iproute2 carry out commands, one a line, in the namespace of `host` or of a guest."""
+        """Have iproute2 carry out commands, one a line, for `host` or a guest."""
         _run("ip", "-n", self.names[where], "-batch", "-", text="\n".join(lines) + "\n")
 
     def _nft(self, text: str, where: str = "host") -> None:
