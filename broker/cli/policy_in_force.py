@@ -1,8 +1,10 @@
-"""`brokerctl policy show|load`: the policy the broker enforces."""
+"""`brokerctl policy show|load|pending|review|approve|reject|withdraw`: the policy in force."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from broker.cli.groups import Commands
     from broker.rpc.client import Client
-    from broker.rpc.methods import PolicyChange, PolicySummary, PolicyText
+    from broker.rpc.methods import PolicyChange, PolicySummary, PolicyText, Proposal, Review
 
 
 def register(commands: Commands) -> None:
@@ -26,6 +28,15 @@ def register(commands: Commands) -> None:
         "--replaces", metavar="DIGEST", help="only if this policy (sha256:...) is in force"
     )
     leaf.add_argument("--dry-run", action="store_true", help="say what it would change")
+    client.method_command(commands, "policy.pending", _pending)
+    for name, run in (
+        ("review", _review),
+        ("approve", _approve),
+        ("reject", _reject),
+        ("withdraw", _withdraw),
+    ):
+        leaf = client.method_command(commands, f"policy.{name}", run)
+        leaf.add_argument("id", metavar="ID", help="as `brokerctl policy pending` writes it")
 
 
 def _show(broker: Client, options: argparse.Namespace) -> int:
@@ -55,6 +66,67 @@ def _load(broker: Client, options: argparse.Namespace) -> int:
         replaces=options.replaces,
         dry_run=options.dry_run,
     )
+    return _changed(change, options)
+
+
+def _pending(broker: Client, options: argparse.Namespace) -> int:
+    waiting: tuple[Proposal, ...] = client.call(broker, "policy.pending")
+    if options.json:
+        for proposal in waiting:
+            show.json_line(proposal)
+    elif waiting:
+        show.table(
+            ["ID", "Policy", "Proposed by", "Role", "Until", "Governs"],
+            [
+                (
+                    it.id,
+                    f"{it.policy.name} {it.policy.version}",
+                    it.subject,
+                    it.role,
+                    _minute(it.expires),
+                    ", ".join(it.governs),
+                )
+                for it in waiting
+            ],
+        )
+    return client.SUCCESS
+
+
+def _review(broker: Client, options: argparse.Namespace) -> int:
+    review: Review = client.call(broker, "policy.review", id=options.id)
+    if options.json:
+        show.json_line(review)
+        return client.SUCCESS
+    sys.stdout.flush()
+    sys.stdout.buffer.write(review.text.encode("utf-8"))
+    sys.stdout.buffer.flush()
+    with contextlib.redirect_stdout(sys.stderr):
+        show.line(f"# proposed by {show.text(review.proposal.subject)}")
+        _print(review.change)
+    return client.SUCCESS
+
+
+def _approve(broker: Client, options: argparse.Namespace) -> int:
+    return _changed(client.call(broker, "policy.approve", id=options.id), options)
+
+
+def _reject(broker: Client, options: argparse.Namespace) -> int:
+    return _dropped(client.call(broker, "policy.reject", id=options.id), options)
+
+
+def _withdraw(broker: Client, options: argparse.Namespace) -> int:
+    return _dropped(client.call(broker, "policy.withdraw", id=options.id), options)
+
+
+def _dropped(proposal: Proposal, options: argparse.Namespace) -> int:
+    if options.json:
+        show.json_line(proposal)
+    else:
+        show.line(f"{_named(proposal.policy)} of {show.text(proposal.subject)} waits no more")
+    return client.SUCCESS
+
+
+def _changed(change: PolicyChange, options: argparse.Namespace) -> int:
     if options.json:
         show.json_line(change)
     else:
@@ -62,15 +134,26 @@ def _load(broker: Client, options: argparse.Namespace) -> int:
     return client.SUCCESS
 
 
+def _minute(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
 def _print(change: PolicyChange) -> None:
     named, would = _named(change.policy), "would " if change.dry_run else ""
     if not change.changed:
         show.line(f"{named} is in force already")
+    elif change.proposal is not None:
+        show.line(f"{named} waits for a second person: brokerctl policy approve {change.proposal}")
+        would = "would "
     elif change.dry_run:
         show.line(f"{named} would replace {_named(change.previous)}")
     else:
         show.line(f"{named} is in force; it replaced {_named(change.previous)}")
     show.line(f"  {show.text(change.policy.digest)}")
+    if change.governs:
+        show.line(f"  {would}change {', '.join(map(show.text, change.governs))}")
+    if change.second_person and change.dry_run:
+        show.line("  needs a second person")
     for channel in change.closes:
         show.line(f"  {would}close {show.text(channel)}")
     for channel in change.opens:

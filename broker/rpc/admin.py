@@ -137,11 +137,12 @@ class Admin(Protocol):
     async def policy_load(
         self, caller: Caller, arguments: methods.PolicyLoad
     ) -> methods.PolicyChange:
-        """Check a policy, and unless it is a dry run put it in force.
+        """Check a policy, and unless it is a dry run put it in force, or have it wait.
 
         Raises:
             RpcError: `bad_input` with every problem as `file:line:column: message`; `conflict`
-                (`replaces` is not what is in force); `unavailable`.
+                (`replaces` is not what is in force); `denied` (it changes what is governed, and
+                the caller does not govern); `unavailable`.
         """
         ...
 
@@ -149,6 +150,53 @@ class Admin(Protocol):
         self, caller: Caller, arguments: methods.Nothing
     ) -> tuple[methods.NetDrops, ...]:
         """What each backend domain's agent reports of refused packets."""
+        ...
+
+    async def policy_pending(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Proposal, ...]:
+        """The policies that wait for a second person."""
+        ...
+
+    async def policy_review(
+        self, caller: Caller, arguments: methods.ProposalSelector
+    ) -> methods.Review:
+        """A policy that waits.
+
+        Raises:
+            RpcError: `not_found`, `conflict` (it can replace what is in force no more).
+        """
+        ...
+
+    async def policy_approve(
+        self, caller: Caller, arguments: methods.ProposalSelector
+    ) -> methods.PolicyChange:
+        """Put a policy in force that somebody else proposed.
+
+        Raises:
+            RpcError: `denied` (it is the caller's own, or governed and he does not govern),
+                `not_found`, `conflict`, `unavailable`.
+        """
+        ...
+
+    async def policy_reject(
+        self, caller: Caller, arguments: methods.ProposalSelector
+    ) -> methods.Proposal:
+        """Drop a policy that waits.
+
+        Raises:
+            RpcError: `not_found`, `unavailable`.
+        """
+        ...
+
+    async def policy_withdraw(
+        self, caller: Caller, arguments: methods.ProposalSelector
+    ) -> methods.Proposal:
+        """Drop a policy of the caller's own that waits.
+
+        Raises:
+            RpcError: `denied` (it is another's), `not_found`, `unavailable`.
+        """
         ...
 
     async def audit_list(self, caller: Caller, arguments: methods.AuditSearch) -> methods.AuditPage:

@@ -261,6 +261,8 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
 
     `opens` and `closes` are the channels whose verdict goes to and from `grant`, written
     `vif/3/0 -> 0`; `unlabels` are the live domains whose label the new policy does not know.
+    `governs` are the keys it changes that a governor alone may change. `second_person` is whether
+    somebody else has to approve it; it waits as `proposal` then, and nothing has changed yet.
     """
 
     policy: PolicySummary
@@ -271,6 +273,41 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
     closes: tuple[str, ...] = ()
     unlabels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    governs: tuple[str, ...] = ()
+    second_person: bool = False
+    proposal: str | None = None
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy that waits for a second person, until `expires`.
+
+    It can replace the policy `replaces` alone. `subject` in `role` proposed it, and may not
+    approve it.
+    """
+
+    id: str
+    policy: PolicySummary
+    replaces: Digest | None
+    source: str
+    governs: tuple[str, ...]
+    subject: str
+    role: str
+    proposed: float
+    expires: float
+
+
+class ProposalSelector(Arguments, frozen=True, kw_only=True):
+    """A policy that waits, by its id."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}$(?!\n)")]
+
+
+class Review(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy that waits: its exact text, and what it would change."""
+
+    proposal: Proposal
+    text: str
+    change: PolicyChange
 
 
 # net
@@ -455,6 +492,54 @@ METHODS: Final = Table(
             writes=True,
             help="put a policy in force, or with --dry-run say what it would change",
             example="brokerctl policy load --dry-run corp.yaml",
+        ),
+        Method(
+            name="policy.pending",
+            arguments=Nothing,
+            result=tuple[Proposal, ...],
+            verb="policy.pending",
+            object="broker",
+            help="the policies that wait for a second person",
+            example="brokerctl policy pending",
+        ),
+        Method(
+            name="policy.review",
+            arguments=ProposalSelector,
+            result=Review,
+            verb="policy.review",
+            object="broker",
+            help="a policy that waits, byte for byte, and what it would change",
+            example="brokerctl policy review 5f0c9a12 > proposed.yaml",
+        ),
+        Method(
+            name="policy.approve",
+            arguments=ProposalSelector,
+            result=PolicyChange,
+            verb="policy.approve",
+            object="broker",
+            writes=True,
+            help="put a policy in force that somebody else proposed",
+            example="brokerctl policy approve 5f0c9a12",
+        ),
+        Method(
+            name="policy.reject",
+            arguments=ProposalSelector,
+            result=Proposal,
+            verb="policy.approve",
+            object="broker",
+            writes=True,
+            help="drop a policy that waits",
+            example="brokerctl policy reject 5f0c9a12",
+        ),
+        Method(
+            name="policy.withdraw",
+            arguments=ProposalSelector,
+            result=Proposal,
+            verb="policy.load",
+            object="broker",
+            writes=True,
+            help="drop a policy of one's own that waits",
+            example="brokerctl policy withdraw 5f0c9a12",
         ),
         Method(
             name="net.drops",

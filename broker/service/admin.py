@@ -75,7 +75,7 @@ class BrokerAdmin:
         return methods.Status(
             health="red" if problems else "green",
             problems=tuple(problems),
-            warnings=self.warnings(),
+            warnings=(*self.warnings(), *self._waiting()),
             version=version("xen-policy-broker"),
             state=engine.phase,
             enforcing=engine.phase == "enforcing" and not engine.audit.broken,
@@ -98,6 +98,13 @@ class BrokerAdmin:
             last_error=None if last is None else last[1],
             last_error_time=None if last is None else last[0],
         )
+
+    def _waiting(self) -> list[str]:
+        return [
+            f"policy {it.name} {it.version} waits for a second person: "
+            f"brokerctl policy review {it.id}"
+            for it in self._policies.proposals.waiting().values()
+        ]
 
     def _problems(self) -> list[str]:
         engine = self._engine
@@ -250,18 +257,54 @@ class BrokerAdmin:
     async def policy_load(
         self, caller: Caller, arguments: methods.PolicyLoad
     ) -> methods.PolicyChange:
-        """Check a policy, and unless it is a dry run put it in force."""
+        """Check a policy, and unless it is a dry run put it in force or have it wait."""
         change = self._policies.load(
             arguments.text.encode("utf-8"),
             escape(arguments.source),
-            caller.subject,
-            caller.role,
+            self._authority.requester(caller),
             replaces=arguments.replaces,
             dry_run=arguments.dry_run,
         )
-        if change.changed and not change.dry_run:
+        if change.changed and not change.dry_run and change.proposal is None:
             await self._engine.announce()
         return change
+
+    async def policy_pending(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Proposal, ...]:
+        """The policies that wait for a second person."""
+        del caller, arguments
+        proposals = self._policies.proposals
+        return tuple(proposals.view(it) for it in proposals.waiting().values())
+
+    async def policy_review(
+        self, caller: Caller, arguments: methods.ProposalSelector
+    ) -> methods.Review:
+        """A policy that waits, and what it would change."""
+        del caller
+        return self._policies.review(arguments.id)
+
+    async def policy_approve(
+        self, caller: Caller, arguments: methods.ProposalSelector
+    ) -> methods.PolicyChange:
+        """Put a policy in force that somebody else proposed."""
+        change = self._policies.approve(arguments.id, self._authority.requester(caller))
+        await self._engine.announce()
+        return change
+
+    async def policy_reject(
+        self, caller: Caller, arguments: methods.ProposalSelector
+    ) -> methods.Proposal:
+        """Drop a policy that waits."""
+        proposals = self._policies.proposals
+        return proposals.view(proposals.reject(arguments.id, caller))
+
+    async def policy_withdraw(
+        self, caller: Caller, arguments: methods.ProposalSelector
+    ) -> methods.Proposal:
+        """Drop a policy of the caller's own that waits."""
+        proposals = self._policies.proposals
+        return proposals.view(proposals.withdraw(arguments.id, caller))
 
     async def audit_list(self, caller: Caller, arguments: methods.AuditSearch) -> methods.AuditPage:
         """The latest records of the audit log that match."""

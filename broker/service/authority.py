@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from broker.core.roles import NO_TARGET, Permission, Role, may_ever, permit, roles_of
-from broker.rpc.admin import ROOT
+import msgspec
+
+from broker.core.roles import (
+    GOVERN,
+    LOAD,
+    NO_TARGET,
+    Permission,
+    Role,
+    may_ever,
+    permit,
+    roles_of,
+)
+from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
 from broker.text.escape import escape
 
@@ -14,12 +25,30 @@ if TYPE_CHECKING:
 
     from broker.core.policy import Policy
     from broker.core.roles import Target
-    from broker.rpc.admin import Caller
     from broker.rpc.table import Arguments, Method
     from broker.service.engine import Engine
     from broker.service.targets import Targets
 
-_ALL: Permission = Permission(granted=True, alone=True)
+_ALL: Final = Permission(granted=True, alone=True)
+
+
+class Requester(msgspec.Struct, frozen=True, kw_only=True):
+    """Who wants the policy changed: `alone` if no second person is needed for what all may."""
+
+    caller: Caller
+    alone: bool
+    governs: bool
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is local root."""
+        return self.caller.role == ROOT
+
+
+def local_root(subject: str) -> Requester:
+    """Root on this machine, by other ways than a call: a signal, the first start."""
+    caller = Caller(subject=subject, role=ROOT, person="local:uid=0")
+    return Requester(caller=caller, alone=True, governs=True)
 
 
 class Authority:
@@ -52,11 +81,13 @@ class Authority:
             words = f"role {caller.role} may not {method.verb} on {_shown(target)}"
             self._deny(caller, method, words)
 
-    def permission(self, caller: Caller, verb: str) -> Permission:
-        """Whether the caller has a verb on the broker as a whole, and alone."""
-        if caller.role == ROOT:
-            return _ALL
-        return permit(self._role(caller.role) or (), verb, NO_TARGET, reads=False)
+    def requester(self, caller: Caller) -> Requester:
+        """The caller, with what he may do to the policy in force."""
+        return Requester(
+            caller=caller,
+            alone=self._permission(caller, LOAD).alone,
+            governs=self._permission(caller, GOVERN).granted,
+        )
 
     def sees(self, caller: Caller, verb: str) -> Callable[[Target], bool]:
         """What the caller is shown of the items that a method of this verb answers."""
@@ -68,6 +99,11 @@ class Authority:
             return permit(self._role(caller.role) or (), verb, target, reads=True).granted
 
         return seen
+
+    def _permission(self, caller: Caller, verb: str) -> Permission:
+        if caller.role == ROOT:
+            return _ALL
+        return permit(self._role(caller.role) or (), verb, NO_TARGET, reads=False)
 
     def _role(self, name: str) -> Role | None:
         policy = self._engine.judge.policy

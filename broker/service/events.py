@@ -17,6 +17,7 @@ from broker.audit.checkpoint import Checkpoint
 from broker.audit.segments import Segment
 
 Bound = Literal["uuid", "name"]
+Dropped = Literal["expired", "rejected", "withdrawn"]
 
 
 class Line(msgspec.Struct, frozen=True, tag_field="event", forbid_unknown_fields=True):
@@ -109,7 +110,9 @@ class Vanished(Line, frozen=True, tag="vanished"):
 class PolicyLoaded(Line, frozen=True, tag="policy_loaded"):
     """A policy is put in force; its bytes are in `policy-<hex>.yaml`.
 
-    `renames` are labels that have another name in it, by the former one.
+    `renames` are labels that have another name in it, by the former one. `approver` is the
+    second person, where one was needed, and `proposal` what he approved; all other proposals
+    were to replace what is in force no more, and are gone.
     """
 
     name: str
@@ -119,6 +122,37 @@ class PolicyLoaded(Line, frozen=True, tag="policy_loaded"):
     subject: str
     renames: dict[str, str] = {}
     role: str = ""
+    approver: str = ""
+    approver_role: str = ""
+    proposal: str = ""
+
+
+class PolicyProposed(Line, frozen=True, tag="policy_proposed"):
+    """A policy waits for a second person; its bytes are in `proposal-<hex>.yaml`.
+
+    `governs` are the governed keys that it changes; `person` who may not approve it.
+    """
+
+    id: str
+    name: str
+    version: str
+    digest: str
+    replaces: str | None
+    source: str
+    governs: tuple[str, ...]
+    subject: str
+    role: str
+    person: str
+    expires: float
+
+
+class PolicyDropped(Line, frozen=True, tag="policy_dropped"):
+    """A proposal waits no more; by nobody (`subject` empty) if it expired."""
+
+    id: str
+    why: Dropped
+    subject: str
+    role: str
 
 
 class PolicyRefused(Line, frozen=True, tag="policy_refused"):
@@ -206,6 +240,8 @@ Event = (
     | Vanished
     | PolicyLoaded
     | PolicyRefused
+    | PolicyProposed
+    | PolicyDropped
     | Beat
     | Quarantined
     | QuarantineLifted

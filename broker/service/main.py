@@ -32,6 +32,7 @@ from broker.rpc.server import ListenError, Servers
 from broker.service import events
 from broker.service.admin import BrokerAdmin
 from broker.service.audit import Audit
+from broker.service.authority import local_root
 from broker.service.budget import Budget
 from broker.service.config import EMBEDDED, Settings, load_settings
 from broker.service.engine import Engine
@@ -163,13 +164,15 @@ class Brokerd:
             self.log.error("SIGHUP: no policy file is configured")
             return
         try:
-            change = self._policies.load(path.read_bytes(), str(path), "signal SIGHUP")
+            change = self._policies.load(path.read_bytes(), str(path), local_root("signal SIGHUP"))
         except (RpcError, OSError) as error:
             problems: tuple[str, ...] = getattr(error, "problems", ())
             for problem in problems:
                 self.log.warn("SIGHUP: {problem}", problem=problem)
             what = "; ".join([str(error), *problems[:1]])
             self.audit.failed(f"SIGHUP: the policy in force stays: {what}")
+            return
+        if change.proposal is not None:
             return
         if not change.changed:
             self.log.info("SIGHUP: {path} is in force already", path=path)
@@ -181,7 +184,7 @@ class Brokerd:
         data = path.read_bytes()
         load_policy(data, str(path))
         try:
-            self._policies.load(data, str(path), "the first start")
+            self._policies.load(data, str(path), local_root("the first start"))
         except RpcError as error:
             raise RefusedError(str(error)) from None
 

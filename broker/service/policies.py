@@ -9,21 +9,30 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from twisted.logger import Logger
 
+from broker.core.governance import governed_changes, has_governing_approver
+from broker.core.roles import GOVERN, READ
 from broker.policy.load import load_policy
 from broker.protocol.load import load_spec
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
+from broker.rpc.methods import METHODS
 from broker.service import events
+from broker.service.proposals import Proposals
 from broker.service.statedir import RefusedError
 from broker.text.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from broker.core.policy import Policy
+    from broker.rpc.admin import Caller
+    from broker.service.authority import Requester
     from broker.service.engine import Engine
+    from broker.service.state import Proposal
     from broker.service.statedir import StateDir
 
 MOST_PROBLEMS: Final = 50
@@ -39,6 +48,7 @@ class Policies:
         self.data = b""
         self._engine = engine
         self._statedir = statedir
+        self.proposals = Proposals(engine, statedir)
 
     def restore(self) -> bool:
         """Put the policy back in force that the state names; whether there is one.
@@ -67,35 +77,131 @@ class Policies:
         self,
         data: bytes,
         source: str,
-        subject: str,
-        role: str = "",
+        who: Requester,
         *,
         replaces: str | None = None,
         dry_run: bool = False,
     ) -> methods.PolicyChange:
-        """Check a policy and put it in force, or with `dry_run` say what that would do.
+        """Check a policy and put it in force, or have it wait for a second person.
+
+        With `dry_run` it says what that would do.
 
         Raises:
             RpcError: `bad_input` with every problem; `conflict` if `replaces`, or the policy's
-                own `from`, is not what is in force; `unavailable` if it cannot be written down.
+                own `from`, is not what is in force, or too much waits; `denied` if it changes
+                what is governed and `who` does not govern; `unavailable` if it cannot be
+                written down.
         """
-        engine = self._engine
-        current = engine.judge.policy
+        try:
+            policy = self._read(data, source)
+            change = self._judge(policy, who, replaces, dry_run=dry_run)
+        except RpcError as error:
+            if not dry_run:
+                problems = error.problems or (error.message,)
+                self._refused(source, problems, who.caller)
+            raise
+        if dry_run or not change.changed:
+            return change
+        if change.second_person:
+            proposal = self.proposals.propose(policy, data, source, who.caller, change.governs)
+            self.log.info(
+                "policy {name} {version} ({digest}) waits for a second person as {id}, "
+                "proposed by {subject}",
+                name=policy.name,
+                version=_version(policy),
+                digest=policy.digest,
+                id=proposal.id,
+                subject=who.caller.subject,
+            )
+            return msgspec.structs.replace(change, proposal=proposal.id)
+        self._enforce(policy, data, who.caller)
+        return change
+
+    def review(self, key: str) -> methods.Review:
+        """A policy that waits, and what it would change now.
+
+        Raises:
+            RpcError: `not_found`, `conflict`, `unavailable`.
+        """
+        proposal = self.proposals.find(key)
+        policy, data = self._proposed(proposal)
+        change = self._change(policy, _renames(policy, self._current), dry_run=True)
+        return methods.Review(
+            proposal=self.proposals.view(proposal),
+            text=data.decode("utf-8"),
+            change=msgspec.structs.replace(change, governs=proposal.governs, second_person=True),
+        )
+
+    def approve(self, key: str, who: Requester) -> methods.PolicyChange:
+        """Put a policy in force that somebody else proposed.
+
+        Raises:
+            RpcError: `denied`, `not_found`, `conflict`, `unavailable`.
+        """
+        proposal = self.proposals.find(key)
+        if proposal.person == who.caller.person:
+            raise RpcError("denied", "nobody approves his own change; somebody else has to")
+        policy, data = self._proposed(proposal)
+        governs = governed_changes_of(self._current, policy)
+        if governs and not who.governs:
+            raise RpcError("denied", _ungoverned(governs))
+        change = self._change(policy, _renames(policy, self._current), dry_run=False)
+        self._enforce(policy, data, who.caller, proposal)
+        return msgspec.structs.replace(change, governs=governs)
+
+    @property
+    def _current(self) -> Policy | None:
+        return self._engine.judge.policy
+
+    def _read(self, data: bytes, source: str) -> Policy:
         try:
             policy = load_policy(data, source)
             _refuse_observe(policy)
         except ProblemsError as error:
             problems = tuple(str(problem) for problem in error.problems)
-            self._refused(source, problems, (subject, role), dry_run=dry_run)
             raise RpcError("bad_input", f"{source} is not a good policy", problems) from None
+        return policy
+
+    def _judge(
+        self, policy: Policy, who: Requester, replaces: str | None, *, dry_run: bool
+    ) -> methods.PolicyChange:
+        """Whether `who` may put the policy in force now, alone or not, and what it changes."""
+        current = self._current
         conflict = _conflict(policy, current, replaces)
         if conflict:
-            self._refused(source, (conflict,), (subject, role), dry_run=dry_run)
             raise RpcError("conflict", conflict)
-        renames = _renames(policy, current)
-        change = self._change(policy, renames, dry_run=dry_run)
-        if dry_run or not change.changed:
-            return change
+        change = self._change(policy, _renames(policy, current), dry_run=dry_run)
+        governs = governed_changes_of(current, policy)
+        if governs and not who.governs:
+            raise RpcError("denied", _ungoverned(governs))
+        second = bool(change.changed) and not who.alone
+        if governs and current is not None:
+            # Before there is anybody who could be the second person, root is alone.
+            second = not who.is_root or has_governing_approver(current.definition)
+        return msgspec.structs.replace(
+            change, governs=governs, second_person=second, warnings=tuple(unknown_verbs(policy))
+        )
+
+    def _proposed(self, proposal: Proposal) -> tuple[Policy, bytes]:
+        """A policy that waits, checked again: its bytes, and that it replaces what is in force."""
+        data = self.proposals.text(proposal)
+        policy = self._read(data, proposal.source)
+        if policy.digest != proposal.digest:
+            raise RpcError("unavailable", f"the policy kept for {proposal.id} was changed")
+        conflict = _conflict(policy, self._current, proposal.replaces)
+        if conflict:
+            raise RpcError("conflict", conflict)
+        return policy, data
+
+    def _enforce(
+        self, policy: Policy, data: bytes, caller: Caller, proposal: Proposal | None = None
+    ) -> None:
+        """Write it down, then let it take effect."""
+        engine, current = self._engine, self._current
+        by, approver = caller, None
+        subject, role = by.subject, by.role
+        if proposal is not None:
+            subject, role, approver = proposal.subject, proposal.role, caller
         line = events.PolicyLoaded(
             time.time(),
             policy.name,
@@ -103,33 +209,38 @@ class Policies:
             policy.digest,
             None if current is None else current.digest,
             subject,
-            renames,
+            _renames(policy, current),
             role,
+            "" if approver is None else approver.subject,
+            "" if approver is None else approver.role,
+            "" if proposal is None else proposal.id,
         )
         try:
             self._statedir.keep_policy(policy.digest, data)
         except OSError as error:
             raise RpcError("unavailable", f"the policy cannot be kept: {error}") from None
+        waited = list(engine.state.proposals.values())
         if not engine.audit.commit([line]):
             raise RpcError("unavailable", f"the audit log cannot be written: {engine.audit.broken}")
         engine.judge.policy = policy
         self.data = data
         self.log.info(
-            "policy {name} {version} ({digest}) is in force, loaded by {subject}",
+            "policy {name} {version} ({digest}) is in force, loaded by {subject}{approved}",
             name=policy.name,
             version=_version(policy),
             digest=policy.digest,
             subject=subject,
+            approved="" if approver is None else f", approved by {approver.subject}",
         )
+        for it in waited:
+            self.proposals.forget_file(it.digest)
         engine.policy_changed()
-        return change
 
-    def _refused(
-        self, source: str, problems: tuple[str, ...], who: tuple[str, str], *, dry_run: bool
-    ) -> None:
-        if not dry_run:
-            line = events.PolicyRefused(time.time(), source, problems[:MOST_PROBLEMS], *who)
-            self._engine.audit.note(line)
+    def _refused(self, source: str, problems: tuple[str, ...], caller: Caller) -> None:
+        line = events.PolicyRefused(
+            time.time(), source, problems[:MOST_PROBLEMS], caller.subject, caller.role
+        )
+        self._engine.audit.note(line)
 
     def _change(
         self, policy: Policy, renames: dict[str, str], *, dry_run: bool
@@ -161,6 +272,23 @@ class Policies:
                 if standing.label is not None and standings[domid].label is None
             ),
         )
+
+
+def governed_changes_of(current: Policy | None, policy: Policy) -> tuple[str, ...]:
+    """The governed keys that a policy changes; of the first one none is there to change."""
+    return () if current is None else governed_changes(current.definition, policy.definition)
+
+
+def unknown_verbs(policy: Policy) -> Iterator[str]:
+    """What roles grant that no method asks for, each with its place."""
+    known = {READ, GOVERN}
+    for method in METHODS:
+        known.update((method.verb, f"{method.verb.partition('.')[0]}.*"))
+    for name, grants in policy.definition.roles.items():
+        for grant in grants:
+            for verb in grant.verbs:
+                if verb not in known:
+                    yield f"{grant.where}: role {name}: no method asks for the verb {verb}"
 
 
 def summary(policy: Policy) -> methods.PolicySummary:
@@ -203,6 +331,10 @@ def _refuse_observe(policy: Policy) -> None:
         file, line, column = observe.where.rsplit(":", 2)
         said = "observe mode is not available yet; write 'mode: enforce'"
         raise ProblemsError([Problem(file, int(line), int(column), said)])
+
+
+def _ungoverned(governs: tuple[str, ...]) -> str:
+    return f"it changes {', '.join(governs)}: that needs the verb policy.govern"
 
 
 def _conflict(policy: Policy, current: Policy | None, replaces: str | None) -> str:

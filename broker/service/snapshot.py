@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.service.events import Bound  # noqa: TC001 - msgspec reads the annotations
-from broker.service.state import Admission, Assignment, State
+from broker.service.state import Admission, Assignment, Proposal, State
 
 if TYPE_CHECKING:
     from broker.audit.chain import Head
@@ -40,6 +40,7 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ledger: dict[str, str]
     spent: dict[str, str]
     quarantine: dict[str, str]
+    proposals: dict[str, Proposal]
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -61,6 +62,7 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             ledger={path: entry.text.decode("ascii") for path, entry in state.ledger.items()},
             spent=state.spent,
             quarantine=state.quarantine,
+            proposals=state.proposals,
         )
     )
 
@@ -88,6 +90,7 @@ def decode_snapshot(data: bytes, head: Head) -> State:
         raise SnapshotError(str(error)) from None
     state.spent = kept.spent
     state.quarantine = kept.quarantine
+    state.proposals = kept.proposals
     state.policy_digest = kept.policy_digest
     state.seq, state.beat = kept.seq, kept.beat
     return state

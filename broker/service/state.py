@@ -41,6 +41,23 @@ class Admission(msgspec.Struct, frozen=True):
     label: str | None
 
 
+class Proposal(msgspec.Struct, frozen=True):
+    """A policy that waits for a second person, as `events.PolicyProposed` says."""
+
+    id: str
+    name: str
+    version: str
+    digest: str
+    replaces: str | None
+    source: str
+    governs: tuple[str, ...]
+    subject: str
+    role: str
+    person: str
+    proposed: float
+    expires: float
+
+
 class State:
     """What the journal says. Mappings that have an order have the journal's."""
 
@@ -52,6 +69,7 @@ class State:
         self.spent: dict[str, str] = {}
         self.quarantine: dict[str, str] = {}
         self.policy_digest: str | None = None
+        self.proposals: dict[str, Proposal] = {}
         self.seq = 0
         self.beat = 0
         self.started = False
@@ -63,6 +81,8 @@ class State:
             events.LabelSet: self._relabel,
             events.LabelRemoved: self._relabel,
             events.PolicyLoaded: self._apply_policy,
+            events.PolicyProposed: self._apply_proposed,
+            events.PolicyDropped: self._apply_dropped,
             events.Beat: self._apply_beat,
             events.Accepted: self._apply_accepted,
             events.Quarantined: self._apply_quarantined,
@@ -96,7 +116,27 @@ class State:
 
     def _apply_policy(self, event: events.PolicyLoaded) -> None:
         self.policy_digest = event.digest
+        self.proposals.clear()
         self._rename(event.renames)
+
+    def _apply_proposed(self, event: events.PolicyProposed) -> None:
+        self.proposals[event.id] = Proposal(
+            id=event.id,
+            name=event.name,
+            version=event.version,
+            digest=event.digest,
+            replaces=event.replaces,
+            source=event.source,
+            governs=event.governs,
+            subject=event.subject,
+            role=event.role,
+            person=event.person,
+            proposed=event.t,
+            expires=event.expires,
+        )
+
+    def _apply_dropped(self, event: events.PolicyDropped) -> None:
+        self.proposals.pop(event.id, None)
 
     def _apply_beat(self, event: events.Beat) -> None:
         self.beat = max(self.beat, event.upto)

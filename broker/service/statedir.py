@@ -85,6 +85,18 @@ class StateDir:
         """
         write_durably(self.policy_file(digest), data, 0o600)
 
+    def proposal_file(self, digest: str) -> Path:
+        """Where the exact bytes of a policy that waits for approval are kept."""
+        return self.path / f"proposal-{digest.removeprefix('sha256:')}.yaml"
+
+    def keep_proposal(self, digest: str, data: bytes) -> None:
+        """Keep a policy that waits, durably, before the journal refers to it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_durably(self.proposal_file(digest), data, 0o600)
+
     def _open_key(self, path: Path) -> Ed25519PrivateKey:
         if path.exists():
             try:

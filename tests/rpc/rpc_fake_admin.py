@@ -135,6 +135,25 @@ RECORD = methods.AuditRecord(
     line='{"n":17,"event":"label_set","t":1.5,"bound":"name","key":"web1","label":"web_a",'
     f'"policy":"corp","subject":"anna","role":"operator","in_force":"{DIGEST}","hash":"0"}}',
 )
+PROPOSAL = methods.Proposal(
+    id="5f0c9a12",
+    policy=POLICY,
+    replaces=DIGEST,
+    source="corp.yaml\x1b",
+    governs=("roles",),
+    subject="alice",
+    role="officer",
+    proposed=0.0,
+    expires=3600.0,
+)
+CHANGE = methods.PolicyChange(
+    policy=POLICY,
+    previous=POLICY,
+    changed=True,
+    dry_run=False,
+    governs=("roles",),
+    second_person=True,
+)
 TEXT = "policy: corp  # \u00e9\n"
 
 
@@ -230,6 +249,26 @@ class FakeAdmin:
     async def net_drops(self, caller, arguments):
         self._called("net.drops", caller, arguments)
         return (DROPS,)
+
+    async def policy_pending(self, caller, arguments):
+        self._called("policy.pending", caller, arguments)
+        return (PROPOSAL,)
+
+    async def policy_review(self, caller, arguments):
+        self._called("policy.review", caller, arguments)
+        return methods.Review(proposal=PROPOSAL, text=TEXT, change=CHANGE)
+
+    async def policy_approve(self, caller, arguments):
+        self._called("policy.approve", caller, arguments)
+        return CHANGE
+
+    async def policy_reject(self, caller, arguments):
+        self._called("policy.reject", caller, arguments)
+        return PROPOSAL
+
+    async def policy_withdraw(self, caller, arguments):
+        self._called("policy.withdraw", caller, arguments)
+        return PROPOSAL
 
     async def audit_list(self, caller, arguments):
         self._called("audit.list", caller, arguments)

@@ -33,6 +33,9 @@ ARGUMENTS = {
     "channel.list": {"verdict": "deny"},
     "channel.explain": {"class": "vif", "frontend": "3", "device": "0"},
     "policy.load": {"text": "policy: corp", "replaces": DIGEST},
+    **{
+        f"policy.{name}": {"id": "5f0c9a12"} for name in ("review", "approve", "reject", "withdraw")
+    },
 }
 CALLS = [method.name for method in METHODS if not method.stream]
 

@@ -8,6 +8,7 @@ from broker_host import POLICY, until, uuid_of
 
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector
+from broker.service.authority import local_root
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
@@ -216,7 +217,7 @@ async def test_a_policy_that_observes_is_refused_while_nothing_honours_it(host, 
     digest = box.engine.judge.policy.digest
     observing = POLICY + "mode: {observe: {opens: [{class: vif}], until: 2099-12-31}}\n"
     with pytest.raises(RpcError) as caught:
-        box.brokerd._policies.load(observing.encode(), "p", "test")
+        box.brokerd._policies.load(observing.encode(), "p", local_root("test"))
     assert [it.rpartition(": ")[0] for it in caught.value.problems] == [
         f"p:{observing.count(chr(10))}:7: observe mode is not available yet; write 'mode"
     ]

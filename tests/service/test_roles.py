@@ -29,12 +29,14 @@ ROLES = {
 }
 ROOT_CALLER = Caller(subject="local:uid=0,pid=1", role=ROOT, person="local:uid=0")
 DOMAIN = {"domain": "d3"}
+ID = {"id": "5f0c9a12"}
 ARGUMENTS = {
     "label.set": {**DOMAIN, "label": "plain"},
     "label.get": DOMAIN,
     "label.rm": DOMAIN,
     "channel.explain": {"class": "vif", "frontend": "d3", "device": "0"},
     "policy.load": {"text": "x"},
+    **{f"policy.{name}": ID for name in ("review", "approve", "reject", "withdraw")},
 }
 
 

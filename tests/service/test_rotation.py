@@ -56,6 +56,10 @@ def test_the_segments_kept_are_bounded_and_so_are_the_states(log):
 
 def test_every_part_of_a_state_survives_a_snapshot():
     state = State()
+    proposed = events.PolicyProposed(
+        *(1.0, "5f0c9a12", "corp", "1.1", POLICY, None, "new.yaml", ("roles",)),
+        *("ann", "governor", "ann", 9.0),
+    )
     for line in (
         events.Started(1.0, "1"),
         events.LabelSet(1.0, "uuid", UUID, "a", "corp", "me", "admin"),
@@ -67,6 +71,7 @@ def test_every_part_of_a_state_survives_a_snapshot():
         decided(7, nonce="1" * 32, device="1"),
         events.Beat(1.0, 31),
         events.Quarantined(1.0, UUID, 3, "why"),
+        proposed,
     ):
         state.apply(line)
     empty = content(State())
