@@ -1,28 +1,22 @@
-"""`brokerctl spec list|check`: the protocol descriptions in a directory."""
+"""`brokerctl spec`: the protocol descriptions in a directory."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from broker.cli import groups, offline, show, spec_header
+from broker.cli import groups, offline, show, spec_files, spec_graph, spec_header, spec_replay
 from broker.cli.client import BAD_INPUT, SUCCESS
-from broker.text.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
     import argparse
-
-    from broker.protocol.spec import Spec
-
-_SHIPPED: Final = Path(__file__).parents[2] / "protocol_specs"
 
 
 def register(commands: groups.Commands) -> None:
     """Add the commands."""
     specs = groups.group(commands, "spec")
-    spec_header.register(specs, _SHIPPED)
+    spec_header.register(specs, spec_files.SHIPPED)
     for name, run, what in (
         ("list", _list, "the classes that are described"),
         ("check", _check, "what is wrong with descriptions"),
@@ -34,13 +28,9 @@ def register(commands: groups.Commands) -> None:
             help=what,
             example=f"brokerctl spec {name} --specs protocol_specs",
         )
-        leaf.add_argument(
-            "--specs",
-            metavar="DIR",
-            type=Path,
-            default=_SHIPPED,
-            help="where they are (default: those that came with brokerctl)",
-        )
+        spec_files.add_directory(leaf)
+    spec_graph.register(specs)
+    spec_replay.register(specs)
 
 
 class _SpecLine(msgspec.Struct, frozen=True):
@@ -50,29 +40,8 @@ class _SpecLine(msgspec.Struct, frozen=True):
     digest: str
 
 
-def _load(directory: Path) -> tuple[list[Spec], list[Problem]]:
-    from broker.protocol.load import load_spec  # noqa: PLC0415 - as in offline.policy
-
-    specs: list[Spec] = []
-    problems: list[Problem] = []
-    paths = sorted(directory.glob("*.yaml"))
-    if not paths:
-        problems.append(Problem(str(directory), 1, 1, "no description (*.yaml) in this directory"))
-    for path in paths:
-        try:
-            spec = load_spec(offline.read(path), str(path))
-        except ProblemsError as error:
-            problems += error.problems
-            continue
-        if spec.name != path.stem:
-            said = f"describes '{spec.name}', so it must be called {spec.name}.yaml"
-            problems.append(Problem(str(path), 1, 1, said))
-        specs.append(spec)
-    return specs, problems
-
-
 def _list(options: argparse.Namespace) -> int:
-    specs, problems = _load(options.specs)
+    specs, problems = spec_files.load_all(options.specs)
     if options.json:
         for spec in specs:
             show.json_line(_SpecLine(spec.name, spec.backend.kinds, spec.header, spec.digest))
@@ -84,7 +53,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    specs, problems = _load(options.specs)
+    specs, problems = spec_files.load_all(options.specs)
     offline.report(problems, "error", as_json=options.json)
     if problems:
         return BAD_INPUT

@@ -141,7 +141,7 @@ class RuleChecker:
         self._conditions(gate.open_if)
         if not gate.open_if:
             self._notes.bad(gate, "'open_if' has to say when it is open")
-        self._assignments(gate.closed_by)
+        self._assignments(gate.opened_by)
 
 
 def _names(side: SideForm) -> list[str]:

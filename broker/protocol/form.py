@@ -101,7 +101,7 @@ class GateForm(Marked):
     side: Text
     into: Text
     open_if: tuple[ConditionForm, ...]
-    closed_by: dict[Text, Text]
+    opened_by: dict[Text, Text]
 
 
 class SpecForm(Marked):

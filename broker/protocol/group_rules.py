@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def group_rules(ends: Ends, name: str, group_name: str, group: GroupForm) -> Iterator[Rule]:
     """Every rule of one group of one end."""
-    instances = _Instances(ends, name, group)
+    instances = Instances(ends, name, group)
     for template, key in group.keys.items():
         yield _type_rule(name, group, str(template), key)
         if key.required:
@@ -39,7 +39,7 @@ def group_rules(ends: Ends, name: str, group_name: str, group: GroupForm) -> Ite
         yield _exact_rule(ends, name, group_name, instances)
 
 
-class _Instances:
+class Instances:
     """Which instances of a group there have to be, as both ends show it now."""
 
     def __init__(self, ends: Ends, name: str, group: GroupForm) -> None:
@@ -102,7 +102,7 @@ def _type_rule(name: str, group: GroupForm, template: str, key: KeyForm) -> Rule
 
 
 def _required_rule(
-    ends: Ends, name: str, instances: _Instances, template: str, key: KeyForm
+    ends: Ends, name: str, instances: Instances, template: str, key: KeyForm
 ) -> Rule:
     needed = all_of(key.needed_if, ends.defaults, unknown=False)
 
@@ -119,7 +119,7 @@ def _required_rule(
     return Rule(
         f"{name}.{template}.required",
         keeper(name, key),
-        "is missing in an instance that has to be there",
+        f"{template} is missing in an instance that has to be there",
         ends.masks(name, key.by, conditions),
         missing,
         frozenset(keys),
@@ -147,7 +147,7 @@ def _allowed_rule(ends: Ends, name: str, group: GroupForm, template: str, key: K
     )
 
 
-def _exact_rule(ends: Ends, name: str, group_name: str, instances: _Instances) -> Rule:
+def _exact_rule(ends: Ends, name: str, group_name: str, instances: Instances) -> Rule:
     """No instance stands there beyond those there have to be."""
     numbers = instances.numbers
 

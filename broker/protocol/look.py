@@ -88,11 +88,15 @@ class Look:
         """Judge the change of states; says too whose life began again."""
         life, product = self._life, self._tables.product
         node = (life.f, life.b, life.front_seen, life.back_seen)
-        again = life.f in product.front.evident, life.b in product.back.evident
+        # A device that is not there did not come and go in between.
+        again = (
+            life.f in product.front.evident and not life.f == f == 0,
+            life.b in product.back.evident and not life.b == b == 0,
+        )
         said = product.judge(node, f, b, front_again=again[0], back_again=again[1])
         removed = (
-            not again[0] and self._was_emptied(0, life.front, self._front),
-            not again[1] and self._was_emptied(1, life.back, self._back),
+            f != life.f and not again[0] and self._was_emptied(0, life.front, self._front),
+            b != life.b and not again[1] and self._was_emptied(1, life.back, self._back),
         )
         if any(removed):
             again = again[0] or removed[0], again[1] or removed[1]
@@ -191,6 +195,8 @@ class Look:
         if life.started:
             old = (life.front, life.f, life.back, life.b)
             party = blamed(rule, old, (self._front, f, self._back, b))
+            if party in SIDES and not self._answers_for(party, rule):
+                party = "undetermined"
         party = written_by(party, rule.keys, self._changed, self._writers)
         side = 1 if rule.party == "backend" or rule.name.startswith("backend.") else 0
         keys = {key for name, key in rule.keys if name == SIDES[side]}
@@ -203,6 +209,14 @@ class Look:
             rule.says,
         )
         self._note(party, rule.name, text)
+
+    def _answers_for(self, party: Party, rule: Rule) -> bool:
+        """Whether what changed of a rule's keys at this end is its driver's to answer for."""
+        side = SIDES.index(party)
+        old, new = (self._life.front, self._life.back)[side], self._shown(side)
+        fields = self._tables.fields[side]
+        changed = [key for name, key in rule.keys if name == party and old.get(key) != new.get(key)]
+        return not changed or any(fields[key].party == party for key in changed)
 
     def _timers(self, f: int, b: int, standing: int) -> tuple[tuple[tuple[int, float], ...], float]:
         """The deadlines that run now. None runs for an end whose peer is in the wrong."""

@@ -86,7 +86,7 @@ class Monitor:
             life = self._expire(life, now, found)
         front, front_changed = self._taken(0, life.front, untrusted_front)
         back, back_changed = self._taken(1, life.back, untrusted_back)
-        if not front_changed and not back_changed:
+        if not front_changed and not back_changed and not writers:
             return msgspec.structs.replace(life, now=now), tuple(found)
         look = Look(self._tables, life, now, (front, back), writers or {})
         after = look.judge(front_changed + back_changed)

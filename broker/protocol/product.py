@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from broker.protocol.states import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from broker.protocol.spec import Side, Spec
 
 Node = tuple[int, int, int, int]
@@ -113,15 +115,15 @@ class Product:
         # A bad move is taken as made, so that the other end's part can be judged.
         walk = _Walk(self.front, self.back, front_again=front_again, back_again=back_again)
         if front_bad:
-            walk.front_jump = (node[0], f)
+            walk.jumps[0] = (node[0], f)
         if back_bad:
-            walk.back_jump = (node[1], b)
+            walk.jumps[1] = (node[1], b)
         seen = walk.masks(node, f, b)
         front_early = back_early = False
         if seen is None:
-            walk.back_needs = False
+            walk.needs = [True, False]
             front_early = walk.masks(node, f, b) is None
-            walk.back_needs, walk.front_needs = True, False
+            walk.needs = [False, True]
             back_early = walk.masks(node, f, b) is None
         fs, bs = seen or (node[2] | self.front.bit(b), node[3] | self.back.bit(f))
         legal = seen is not None and not front_bad and not back_bad
@@ -129,62 +131,62 @@ class Product:
 
 
 class _Walk:
-    """One search through the product."""
+    """One search through the product. Each end begins a new life once at most on the way."""
 
     def __init__(self, front: End, back: End, *, front_again: bool, back_again: bool) -> None:
-        self._front = front
-        self._back = back
-        self._front_again = front_again
-        self._back_again = back_again
-        self.front_needs = self.back_needs = True
-        self.front_jump: tuple[int, int] | None = None
-        self.back_jump: tuple[int, int] | None = None
+        self._ends = front, back
+        self._again = front_again, back_again
+        self.needs = [True, True]
+        self.jumps: list[tuple[int, int] | None] = [None, None]
 
     def masks(self, start: Node, f: int, b: int) -> tuple[int, int] | None:
         """What each end may have seen when the pair is at `f`, `b`; None: it cannot be there."""
-        found, left = {start}, [start]
+        first = _Place((start[0], start[1]), (start[2], start[3]), self._again)
+        found, left = {first}, [first]
         front_seen = back_seen = 0
         reached = False
         while left:
-            node = left.pop()
-            if node[:2] == (f, b):
+            place = left.pop()
+            if place.states == (f, b):
                 reached = True
-                front_seen |= node[2]
-                back_seen |= node[3]
-            for after in (*self._front_moves(node), *self._back_moves(node)):
-                if after not in found:
-                    found.add(after)
-                    left.append(after)
+                front_seen |= place.seen[0]
+                back_seen |= place.seen[1]
+            for side in (0, 1):
+                for after in self._moves(place, side):
+                    if after not in found:
+                        found.add(after)
+                        left.append(after)
         return (front_seen, back_seen) if reached else None
 
-    def _front_moves(self, node: Node) -> list[Node]:
-        f, b, fs, bs = node
-        end, see = self._front, self._back.bit
-        after = [
-            (to, b, fs, bs | see(to))
-            for to in end.moves[f]
-            if not self.front_needs or not end.needs[to] or end.needs[to] & fs
-        ]
-        if self._front_again:
-            after += [(to, b, end.bit(b), bs | see(to)) for to in end.restarts[f]]
-        if self.front_jump is not None and f == self.front_jump[0]:
-            after.append((self.front_jump[1], b, fs, bs | see(self.front_jump[1])))
-        if end.has_machine and f:
-            after.append((0, b, fs, bs | see(0)))
-        return after
+    def _moves(self, place: _Place, side: int) -> Iterator[_Place]:
+        """Where one end can go from here."""
+        end, state = self._ends[side], place.states[side]
+        for target in end.moves[state]:
+            needs = end.needs[target]
+            if not self.needs[side] or not needs or needs & place.seen[side]:
+                yield self._moved(place, side, target)
+        if place.again[side]:
+            for target in end.restarts[state]:
+                yield self._moved(place, side, target, begins=True)
+        jump = self.jumps[side]
+        if jump is not None and state == jump[0]:
+            yield self._moved(place, side, jump[1])
+        if state and end.has_machine:
+            yield self._moved(place, side, 0)
 
-    def _back_moves(self, node: Node) -> list[Node]:
-        f, b, fs, bs = node
-        end, see = self._back, self._front.bit
-        after = [
-            (f, to, fs | see(to), bs)
-            for to in end.moves[b]
-            if not self.back_needs or not end.needs[to] or end.needs[to] & bs
-        ]
-        if self._back_again:
-            after += [(f, to, fs | see(to), end.bit(f)) for to in end.restarts[b]]
-        if self.back_jump is not None and b == self.back_jump[0]:
-            after.append((f, self.back_jump[1], fs | see(self.back_jump[1]), bs))
-        if end.has_machine and b:
-            after.append((f, 0, fs | see(0), bs))
-        return after
+    def _moved(self, place: _Place, side: int, target: int, *, begins: bool = False) -> _Place:
+        states, seen, again = list(place.states), list(place.seen), list(place.again)
+        states[side] = target
+        seen[1 - side] |= self._ends[1 - side].bit(target)
+        if begins:
+            seen[side] = self._ends[side].bit(states[1 - side])
+            again[side] = False
+        return _Place((states[0], states[1]), (seen[0], seen[1]), (again[0], again[1]))
+
+
+class _Place(NamedTuple):
+    """Where a search is: the states, what was seen, who may still begin a new life."""
+
+    states: tuple[int, int]
+    seen: tuple[int, int]
+    again: tuple[bool, bool]

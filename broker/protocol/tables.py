@@ -198,7 +198,7 @@ def _frozen(ends: Ends, name: str, key: KeyForm) -> tuple[int, int] | None:
 
 
 def _moves(key: KeyForm) -> dict[bytes, frozenset[bytes]] | None:
-    """What each value may become, in any number of moves."""
+    """What each value may become, in any number of moves; a new life only after its end."""
     if key.moves is None:
         return None
     moves = {
@@ -209,7 +209,10 @@ def _moves(key: KeyForm) -> dict[bytes, frozenset[bytes]] | None:
     for start in range(len(State)):
         found, left = {start}, [start]
         while left:
-            for target in moves.get(left.pop(), ()):
+            source = left.pop()
+            if source == State.CLOSED and start not in (State.CLOSING, State.CLOSED):
+                continue
+            for target in moves.get(source, ()):
                 if target not in found:
                     found.add(target)
                     left.append(target)
