@@ -22,6 +22,7 @@ MODULES: Final = (
     "broker.cli.policy",
     "broker.cli.policy_acm",
     "broker.cli.policy_diff",
+    "broker.cli.policy_suggest",
     "broker.cli.label",
     "broker.cli.spec",
     "broker.cli.audit",

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from broker.cli import groups, offline, proofs, show
+from broker.cli import groups, offline, proofs, requests, show
 from broker.cli.client import BAD_INPUT, DENIED, SUCCESS
 from broker.text.escape import printable
-from broker.text.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
     import argparse
 
     from broker.core.policy import Policy
-
-_STDIN: Final = Path("-")
+    from broker.core.proofs import Request
 
 
 def register(commands: groups.Commands) -> None:
@@ -59,9 +56,14 @@ def register(commands: groups.Commands) -> None:
         "--requests",
         metavar="JSONL",
         type=Path,
-        default=_STDIN,
+        default=requests.STDIN,
         help="a file with one request a line: class, frontend, backend, and perhaps resource "
         "and mode (r or w); default: standard input",
+    )
+    leaf.add_argument(
+        "--suggest",
+        action="store_true",
+        help="add to each denial the smallest changes of the policy that would grant it",
     )
     leaf = groups.command(
         policy,
@@ -116,38 +118,34 @@ class _Malformed(msgspec.Struct, frozen=True):
 
 def _decide(options: argparse.Namespace) -> int:
     policy = offline.policy(options.policy)
-    if options.requests == _STDIN:
-        return _answer(policy, sys.stdin.buffer)
-    try:
-        with options.requests.open("rb") as requests:
-            return _answer(policy, requests)
-    except OSError as error:
-        path = str(options.requests)
-        said = f"cannot be read: {error.strerror}"
-        raise ProblemsError([Problem(path, 1, 1, said)]) from None
-
-
-def _answer(policy: Policy, requests: BinaryIO) -> int:
-    """Answer each line as it comes; the worst answer is the exit code."""
-    from broker.cli.requests import MalformedError, parse  # noqa: PLC0415 - as in offline.policy
-
     malformed = denied = False
-    for number, line in enumerate(requests, 1):
-        try:
-            asked = parse(line)
-        except MalformedError as error:
+    for asked in requests.lines(options.requests):
+        if isinstance(asked, requests.Malformed):
             malformed = True
-            show.json_line(_Malformed(f"line {number}: {error}"))
+            show.json_line(_Malformed(f"line {asked.line}: {asked.message}"))
             continue
-        resource = None if asked.resource is msgspec.UNSET else asked.resource
-        verdict = policy.explain(
-            asked.device_class, asked.frontend, asked.backend, resource, asked.mode
-        )
+        verdict = policy.explain(*asked)
         denied = denied or not verdict.granted
-        show.json_line(offline.verdict_line(verdict))
+        line = offline.verdict_line(verdict)
+        show.json_line(
+            _suggesting(policy, asked, line) if options.suggest and not verdict.granted else line
+        )
     if malformed:
         return BAD_INPUT
     return DENIED if denied else SUCCESS
+
+
+class _Suggesting(msgspec.Struct, frozen=True):
+    verdict: str
+    reasons: tuple[offline.ReasonLine, ...]
+    suggestions: list[list[str]]
+
+
+def _suggesting(policy: Policy, asked: Request, line: offline.VerdictLine) -> _Suggesting:
+    from broker.core.suggestion import suggest_grant  # noqa: PLC0415 - as in offline.policy
+
+    words = [suggestion.words(asked) for suggestion in suggest_grant(policy, asked)]
+    return _Suggesting(line.verdict, line.reasons, words)
 
 
 def _admit(options: argparse.Namespace) -> int:

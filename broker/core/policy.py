@@ -18,7 +18,7 @@ from broker.text.escape import escape
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from broker.core.definition import Action, Definition
+    from broker.core.definition import Action, Definition, Rule, Verb
 
 __all__ = ["Policy", "Reason", "Verdict"]
 
@@ -209,6 +209,18 @@ class Policy:
         if mode not in ("r", "w"):
             found.append(("mode", f"mode {_shown(mode)} is neither r nor w"))
         return found
+
+    def speaking(self, verb: Verb, request: tuple[str, str, str, str | None, str]) -> list[Rule]:
+        """The rules of one verb that a request (as `decide` is asked) meets, in their order.
+
+        Raises:
+            KeyError: the mode is neither `r` nor `w`.
+        """
+        device_class, frontend, backend, resource, mode = request
+        table = self._tables.get(device_class)
+        if table is None:
+            return []
+        return table.rules.speaking(verb, frontend, backend, resource, mode)
 
     def resource_for(self, device_class: str, device: Mapping[str, str]) -> str | None:
         """The resource that a device is, by the `match` of resources; None where it is none.

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from broker.core.definition import Between, Rule
+from broker.core.definition import Between, Label, Resource, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from broker.core.definition import Definition, Grant, Label, Observe, Pattern, Resource
+    from broker.core.definition import Definition, DeviceClass, Grant, Observe, Pattern
 
 _WIDTH: Final = 100
 _PLAIN: Final = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_.()/+@-]*(?::[A-Za-z0-9_.()-]+)?")
@@ -42,6 +42,15 @@ def rule_lines(rule: Rule | Between) -> list[str]:
         return [line]
     first, *more = _entry(rule.verb, said, 4)
     return [first.replace("    ", "  - ", 1), *more]
+
+
+def entry_lines(thing: Label | Resource | DeviceClass) -> list[str]:
+    """A label, resource or class as it stands below its section's name."""
+    if isinstance(thing, Label):
+        return _entry(thing.name, _label(thing), 2)
+    if isinstance(thing, Resource):
+        return _entry(thing.name, _resource(thing), 2)
+    return _entry(thing.name, _class(thing), 2)
 
 
 def _head(definition: Definition) -> list[str]:
@@ -91,10 +100,11 @@ def _resource(resource: Resource) -> Flow:
 
 
 def _classes(definition: Definition) -> list[str]:
-    return _block(
-        "classes",
-        {it.name: {"protocol": it.protocol, "default": it.default} for it in definition.classes},
-    )
+    return _block("classes", {it.name: _class(it) for it in definition.classes})
+
+
+def _class(entry: DeviceClass) -> Flow:
+    return {"protocol": entry.protocol, "default": entry.default}
 
 
 def _channels(definition: Definition) -> list[str]:
