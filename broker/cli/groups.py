@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 GROUPS: Final = {
     "audit": "the audit log: follow it, sign it, verify it",
     "channel": "connections between domains",
+    "decision": "what would be decided about two domains",
     "domain": "domains and their labels",
     "label": "labels of domains, and their numbers",
     "net": "labels on this host's bridges",

@@ -55,6 +55,10 @@ class Standing(msgspec.Struct, frozen=True):
         return f"{self.word} {self.reason}" if self.reason else self.word
 
 
+Ends = tuple[tuple[int, Standing], tuple[int, Standing]]
+"""Frontend and backend: domid, and how it stands."""
+
+
 class Facts(msgspec.Struct, frozen=True):
     """What one decision is made on.
 
@@ -120,16 +124,9 @@ def decide(
     spec: str | None = None
     problem = facts.problem
     granted = False
-    if not problem and policy is None:
-        problem = "no policy is in force"
-    if not problem and policy is not None:
-        protocol = policy.protocol_of(facts.device_class)
-        spec = specs.get(protocol) if protocol is not None else None
-        problem = _standing_problem(facts)
-        if protocol is None:
-            problem = f"class {escape(facts.device_class, 40)} has no description in the policy"
-        elif spec is None:
-            problem = f"protocol description {protocol} is not loaded"
+    if not problem:
+        ends = ((facts.frontend, frontend), (facts.backend, backend))
+        spec, problem = hindrance(policy, specs, facts.device_class, ends)
     if not problem and policy is not None and frontend.label and backend.label:
         try:
             texts = {key: value.decode("utf-8") for key, value in facts.device.items()}
@@ -158,6 +155,24 @@ def decide(
     )
 
 
+def hindrance(
+    policy: Policy | None, specs: Mapping[str, str], device_class: str, ends: Ends
+) -> tuple[str | None, str]:
+    """The description's digest, and why the policy need not even be asked (empty: it must be).
+
+    `ends` are the domids of frontend and backend, and how they stand.
+    """
+    if policy is None:
+        return None, "no policy is in force"
+    protocol = policy.protocol_of(device_class)
+    if protocol is None:
+        return None, f"class {escape(device_class, 40)} has no description in the policy"
+    spec = specs.get(protocol)
+    if spec is None:
+        return None, f"protocol description {protocol} is not loaded"
+    return spec, standing_problem(ends)
+
+
 def parse_nonce(untrusted_nonce: bytes | None) -> str | None:
     """The nonce if it is one, 32 hex digits, else None."""
     if untrusted_nonce is None or not _NONCE.fullmatch(untrusted_nonce):
@@ -177,11 +192,9 @@ def _answer(policy: Policy, question: Question, memo: Memo) -> tuple[bool, str]:
     return answer
 
 
-def _standing_problem(facts: Facts) -> str:
-    for side, domid, standing in (
-        ("frontend", facts.frontend, facts.ends[0]),
-        ("backend", facts.backend, facts.ends[1]),
-    ):
+def standing_problem(ends: Ends) -> str:
+    """Why one of two domains may take part in no channel (empty: both may)."""
+    for side, (domid, standing) in zip(("frontend", "backend"), ends, strict=True):
         if standing.quarantined:
             return f"quarantined: {side} domain {domid}, {standing.reason}"
         if not standing.good or standing.label is None:

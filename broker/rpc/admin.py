@@ -126,6 +126,16 @@ class Admin(Protocol):
         """
         ...
 
+    async def decision_query(
+        self, caller: Caller, arguments: methods.DecisionQuery
+    ) -> methods.DecisionAnswer:
+        """What would be decided about two domains.
+
+        Raises:
+            RpcError: `not_found` (one of them does not run), `bad_input` (two are meant).
+        """
+        ...
+
     async def policy_show(self, caller: Caller, arguments: methods.Nothing) -> methods.PolicyText:
         """The policy in force.
 

@@ -231,6 +231,36 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     channel: Channel
 
 
+# decision
+
+
+class DecisionQuery(Arguments, frozen=True, kw_only=True, rename={"device_class": "class"}):
+    """A question about two live domains, whether or not there is a channel between them.
+
+    With `frames`, whether frames may pass between their vifs; else whether a channel of `class`
+    may be, with `resource` where the class involves one, for `mode` reading or also writing.
+    """
+
+    frontend: Selector
+    backend: Selector
+    device_class: DeviceClass = "vif"
+    resource: Name | None = None
+    mode: Literal["r", "w"] = "w"
+    frames: bool = False
+
+
+class DecisionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the broker would decide, by the evaluator that decides, and why."""
+
+    verdict: Literal["grant", "deny"]
+    frontend: int
+    backend: int
+    frontend_label: str | None
+    backend_label: str | None
+    reasons: tuple[Reason, ...]
+    policy: PolicySummary | None
+
+
 # policy
 
 
@@ -367,10 +397,9 @@ class AuditFollow(AuditFilter, frozen=True, kw_only=True):
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of the audit log: its number, when, its kind, and its line, byte for byte."""
+    """A record of the audit log: its number, its kind, and its line, byte for byte."""
 
     n: int
-    t: float
     event: str
     line: str
 
@@ -379,13 +408,14 @@ class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
     """Records, the oldest first.
 
     All between `oldest` and `last` were looked through; `more` is whether there are older ones:
-    ask again with `before` that one.
+    ask again with `before` that one. `unread` lines were no records (`brokerctl audit verify`).
     """
 
     records: tuple[AuditRecord, ...]
     oldest: int
     last: int
     more: bool
+    unread: int = 0
 
 
 METHODS: Final = Table(
@@ -473,6 +503,15 @@ METHODS: Final = Table(
             stream=True,
             help="decisions and reports as they happen",
             example="brokerctl channel watch --class vif",
+        ),
+        Method(
+            name="decision.query",
+            arguments=DecisionQuery,
+            result=DecisionAnswer,
+            verb="decision.query",
+            object="channel",
+            help="whether two domains may share a channel, and why; exit 1 on deny",
+            example="brokerctl decision query web1 Domain-0 --class vbd --resource lun_red",
         ),
         Method(
             name="policy.show",

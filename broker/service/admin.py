@@ -10,6 +10,7 @@ from broker.audit.query import Query
 from broker.core.roles import NO_TARGET
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
+from broker.service import questions
 from broker.service.audit_access import AuditAccess
 from broker.service.authority import Authority
 from broker.service.drops import reported_drops
@@ -239,6 +240,13 @@ class BrokerAdmin:
 
         subscribers.append(subscriber)
         return lambda: subscribers.remove(subscriber)
+
+    async def decision_query(
+        self, caller: Caller, arguments: methods.DecisionQuery
+    ) -> methods.DecisionAnswer:
+        """What would be decided about two domains."""
+        del caller
+        return questions.answer(self._engine, self.labels, arguments)
 
     async def policy_show(self, caller: Caller, arguments: methods.Nothing) -> methods.PolicyText:
         """The policy in force."""

@@ -130,7 +130,6 @@ DROPS = methods.NetDrops(
 EVENT = methods.Decision(time=0.0, event="decision", previous=None, channel=DENIED)
 RECORD = methods.AuditRecord(
     n=17,
-    t=1.5,
     event="label_set",
     line='{"n":17,"event":"label_set","t":1.5,"bound":"name","key":"web1","label":"web_a",'
     f'"policy":"corp","subject":"anna","role":"operator","in_force":"{DIGEST}","hash":"0"}}',
@@ -222,6 +221,18 @@ class FakeAdmin:
         self.subscribers.append(send)
         self.subscribed.callback(None)
         return lambda: self.unsubscribed.callback(None)
+
+    async def decision_query(self, caller, arguments):
+        self._called("decision.query", caller, arguments)
+        return methods.DecisionAnswer(
+            verdict="deny" if arguments.frames else "grant",
+            frontend=3,
+            backend=0,
+            frontend_label="web_a",
+            backend_label=None,
+            reasons=(methods.Reason(rule="ste", text="they share red\x1b", where="p:1:2"),),
+            policy=POLICY,
+        )
 
     async def policy_show(self, caller, arguments):
         self._called("policy.show", caller, arguments)

@@ -481,3 +481,36 @@ def test_a_table_wraps_only_its_last_column(capsys, monkeypatch):
 def test_an_empty_table_is_its_head(capsys):
     show.table(["A", "B"], [])
     assert capsys.readouterr().out == "A  B\n"
+
+
+@ensureDeferred
+async def test_decision_query_says_what_would_be_and_why(run, admin):
+    words = ("decision", "query", "web1", "0", "--class", "vbd", "--resource", "lun")
+    code, out, _ = await run(*words)
+    assert code == 0
+    assert out == "grant 3 -> 0 (web_a,-)\n  p:1:2: they share red\\x1b [ste]\n"
+    asked = admin.calls[-1][2]
+    assert (asked.device_class, asked.resource, asked.mode) == ("vbd", "lun", "w")
+    code, out, _ = await run("decision", "query", "web1", "web2", "--frames", "--json")
+    assert (code, json.loads(out)["verdict"]) == (1, "deny")
+
+
+@ensureDeferred
+async def test_what_waits_is_listed_reviewed_approved_and_dropped(run, admin):
+    code, out, _ = await run("policy", "pending")
+    assert code == 0
+    assert "5f0c9a12" in out
+    assert "1970-01-01 01:00Z" in out
+    code, out, err = await run("policy", "review", "5f0c9a12")
+    assert (code, out) == (0, TEXT)
+    assert "proposed by alice" in err
+    assert "roles" in err
+    code, out, _ = await run("policy", "approve", "5f0c9a12")
+    assert (code, "is in force" in out) == (0, True)
+    for word in ("reject", "withdraw"):
+        code, out, _ = await run("policy", word, "5f0c9a12")
+        assert (code, "waits no more" in out) == (0, True)
+    for words in (("pending",), ("review", "5f0c9a12"), ("reject", "5f0c9a12")):
+        code, out, _ = await run("policy", *words, "--json")
+        assert (code, "5f0c9a12" in out) == (0, True)
+    assert (await run("policy", "approve", "nonsense"))[0] == 2

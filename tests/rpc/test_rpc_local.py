@@ -32,6 +32,7 @@ ARGUMENTS = {
     "label.rm": {"domain": "web1"},
     "channel.list": {"verdict": "deny"},
     "channel.explain": {"class": "vif", "frontend": "3", "device": "0"},
+    "decision.query": {"frontend": "web1", "backend": "0", "class": "vbd", "resource": "lun"},
     "policy.load": {"text": "policy: corp", "replaces": DIGEST},
     **{
         f"policy.{name}": {"id": "5f0c9a12"} for name in ("review", "approve", "reject", "withdraw")

@@ -36,6 +36,7 @@ ARGUMENTS = {
     "label.rm": DOMAIN,
     "channel.explain": {"class": "vif", "frontend": "d3", "device": "0"},
     "policy.load": {"text": "x"},
+    "decision.query": {"frontend": "d3", "backend": "0"},
     **{f"policy.{name}": ID for name in ("review", "approve", "reject", "withdraw")},
 }
 
