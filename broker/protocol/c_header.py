@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.protocol.c_common import COMMON
-from broker.protocol.c_message import MessageWriter, granted_messages, rule_constant, word
+from broker.protocol.c_message import (
+    MessageWriter,
+    granted_messages,
+    rule_constant,
+    sums_before,
+    word,
+)
 
 if TYPE_CHECKING:
     from broker.protocol.ring_table import Place, Ring, Rings, Side
@@ -135,10 +141,9 @@ class _RingWriter:
             writer = self._writers[way]
             for place in side.places:
                 for message in place.messages:
+                    if message.granted is not None:
+                        lines += writer.list_function(message, message.granted)
                     lines += writer.function(message)
-            for message in granted_messages(side):
-                if message.granted is not None:
-                    lines += writer.list_function(message, message.granted)
             lines += self._entry(way, side)
         return lines + self._list_entry()
 
@@ -154,6 +159,10 @@ class _RingWriter:
         for way, side in self._sides():
             lines += ["", f"struct {title}_{way} {{"]
             lines += [f"    unsigned char bytes[{max(side.size)}];", "};"]
+            if side.keeps:
+                lines += ["", f"struct {title}_{way}_kept {{"]
+                lines += [f"    uint64_t k_{name};" for name in side.keeps]
+                lines.append("};")
         lines += [
             "",
             "/* One ring of one connection. What has a comment is for the caller to read. */",
@@ -174,10 +183,16 @@ class _RingWriter:
         ]
         for way, side in self._sides():
             if side.keeps:
-                kept = " ".join(f"uint64_t k_{name};" for name in side.keeps)
-                lines.append(f"    struct {{ {kept} }} {way}_k;")
-        if granted_messages(self._ring.requests):
+                lines.append(f"    struct {title}_{way}_kept {way}_k;")
+        granted = granted_messages(self._ring.requests)
+        if granted:
             lines.append(f"    struct {title}_request head;")
+            if self._ring.requests.keeps:
+                lines.append(f"    struct {title}_request_kept head_k;")
+            sums = dict.fromkeys(name for one in granted for name in sums_before(one))
+            if sums:
+                every = " ".join(f"uint64_t s_{name};" for name in sums)
+                lines.append(f"    struct {{ {every} }} head_s;")
         if self._ring.in_order:
             lines.append(f"    struct xpb_id queue[{self._slots}];")
         return [*lines, f"    struct xpb_id ids[2 * {self._slots}];", "};"]

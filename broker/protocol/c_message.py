@@ -93,6 +93,8 @@ class MessageWriter:
             "    const unsigned char *bytes = ring->head.bytes;",
             "    const unsigned abi = ring->abi;",
         ]
+        variables |= {name: f"ring->head_k.k_{name}" for name in self._side.keeps}
+        variables |= {name: f"ring->head_s.s_{name}" for name in sums_before(message)}
         lines += [f"    uint64_t s_{total.name} = 0;" for total in one.sums]
         lines += self._fields(message.fields, "bytes", "    ")
         lines += ["", "    (void)abi;"]
@@ -231,7 +233,19 @@ class MessageWriter:
             lines += [
                 f"    xpb_copy(ring->head.bytes, bytes, {_offset(self._side.size)});",
                 f"    ring->wants = xpb_mul({count}, {granted.item});",
-                f"    ring->waits = {self._message_number(message)};",
+            ]
+            # The list is checked with what was known here, not where the packet goes on.
+            lines += [f"    ring->head_s.s_{name} = s_{name};" for name in sums_before(message)]
+            if self._side.keeps:
+                lines.append("    ring->head_k = ring->request_k;")
+            lines += [
+                "    if (ring->wants == 0) {",
+                f"        {self.name(message)}__pages(ring, bytes);",
+                f"        if (ring->broken != {self._prefix.upper()}_FINE)",
+                "            return ring->broken;",
+                "    } else {",
+                f"        ring->waits = {self._message_number(message)};",
+                "    }",
             ]
         return lines
 
@@ -291,6 +305,11 @@ def granted_messages(side: Side) -> list[Message]:
     """The messages of a side that come with a list in granted pages."""
     every = (one for place in side.places for one in place.messages)
     return [one for one in every if one.granted is not None]
+
+
+def sums_before(message: Message) -> list[str]:
+    """The sums that a message's list in granted pages may speak of: those of the lists before."""
+    return [total.name for one in message.lists[:-1] for total in one.sums]
 
 
 def _offset(at: tuple[int, ...]) -> str:

@@ -141,8 +141,12 @@ class RingValidator:
         if len(self._flight) >= self._slots:
             raise Broken(self._table.full)
         self._flight.put(name, message.remembered(values))
-        self._pages, self.wants = message.pages(values)
-        self._values = values
+        pages, self.wants = message.pages(values)
+        if pages is not None and not self.wants:
+            pages.check(b"", dict(values))
+        elif pages is not None:
+            # The list is checked with what was known here, not where the packet goes on.
+            self._pages, self._values = pages, dict(values)
         self._requests.go_on(message, values)
 
     def _response(self, copy: bytes) -> None:

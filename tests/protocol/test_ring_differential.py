@@ -106,6 +106,7 @@ def harness(tmp_path_factory):
     return build_harness(tmp_path_factory.mktemp("ring"), *SANITIZED)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", range(len(RINGS)), ids=[ring for _, ring in RINGS])
 def test_python_and_c_agree_on_random_and_mutated_messages(harness, number, capsys):
     began = time.monotonic()

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 from broker.protocol.c_header import c_header
+from broker.protocol.c_message import granted_messages
 from broker.protocol.load import load_spec
-from support.ring_messages import RINGS, SPECS
+from support.ring_messages import RINGS, SPECS, rings_of
 
 SOURCE = Path(__file__).with_name("ring_harness.c")
 STRICT = (
@@ -33,13 +34,33 @@ def write_headers(directory):
         (directory / f"{name}.h").write_text(c_header(spec.name, spec.digest, spec.rings))
 
 
-def build_harness(directory, *flags, compiler="gcc"):
-    """The harness's path, compiled in `directory`."""
-    write_headers(directory)
+def write_rings(directory, numbered):
+    """rings.h: which rings the harness has; (class, its tables, ring) in the order of numbers."""
+    classes = dict.fromkeys(name for name, _, _ in numbered)
+    lines = [f'#include "{name}.h"' for name in classes]
+    rows = []
+    for number, (name, rings, title) in enumerate(numbered):
+        ring = next(one for one in rings.rings if one.name == title)
+        listed = granted_messages(ring.requests)
+        check = f"xpb_{name}_{title}_request_list" if listed else "NO_LIST"
+        rows.append(f"R({number}, {name}, {title}, {check})")
+    lines.append("#define RINGS " + " ".join(rows))
+    (directory / "rings.h").write_text("\n".join(lines) + "\n")
+
+
+def compile_harness(directory, *flags, compiler="gcc"):
+    """The harness's path, compiled in `directory`, where its headers are."""
     built = directory / "harness"
     command = [compiler, *STRICT, *flags, f"-I{directory}", "-o", built, SOURCE]
     subprocess.run(command, check=True)
     return built
+
+
+def build_harness(directory, *flags):
+    """The harness's path, with the rings of RINGS."""
+    write_headers(directory)
+    write_rings(directory, [(name, rings_of(name), title) for name, title in RINGS])
+    return compile_harness(directory, *flags)
 
 
 def record(ring, operation, message):
@@ -61,5 +82,3 @@ def answer(violation, in_flight):
 
 
 ANSWER_BYTES = _ANSWER.size
-unpack_answer = _ANSWER.unpack
-RING_NUMBERS = {name: number for number, (_, name) in enumerate(RINGS)}

@@ -8,8 +8,8 @@
  * nanoseconds that one record took, and what copying its bytes alone took.
  */
 #define _POSIX_C_SOURCE 200809L
-#include "vbd.h"
-#include "vif.h"
+/* The headers, and RINGS: an R(number, class, ring, what checks a list) for each ring. */
+#include "rings.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,11 +22,6 @@ struct answer {
     uint64_t index, value;
 };
 
-static struct xpb_vbd_io io;
-static struct xpb_vif_tx tx;
-static struct xpb_vif_rx rx;
-static struct xpb_vif_ctrl ctrl;
-
 static uint64_t number(const unsigned char *at, unsigned size)
 {
     uint64_t found = 0;
@@ -38,8 +33,12 @@ static uint64_t number(const unsigned char *at, unsigned size)
 
 #define GIVEN(class, size) ((size) - 5 == sizeof(struct xpb_##class##_given))
 
+#define NO_LIST(ring, bytes, size) 0xffff
+
 /* One record on one ring; every structure `given` is a row of 64-bit numbers. */
-#define ON(class, name, lists)                                                                  \
+#define R(number_, class, name, list)                                                           \
+    static struct xpb_##class##_##name name;                                                    \
+                                                                                                \
     static struct answer on_##name(unsigned char what, const unsigned char *bytes, size_t size) \
     {                                                                                           \
         struct xpb_##class##_##name##_request request;                                          \
@@ -57,30 +56,25 @@ static uint64_t number(const unsigned char *at, unsigned size)
         else if (what == 'S')                                                                   \
             answer.rule = xpb_##class##_##name##_response(&name, bytes, &response);             \
         else if (what == 'L')                                                                   \
-            answer.rule = lists;                                                                \
+            answer.rule = list(&name, bytes, size);                                             \
         answer.in_flight = name.in_flight;                                                      \
         answer.index = name.index;                                                              \
         answer.value = name.value;                                                              \
         return answer;                                                                          \
     }
 
-ON(vbd, io, xpb_vbd_io_request_list(&io, bytes, size))
-ON(vif, tx, 0xffff)
-ON(vif, rx, 0xffff)
-ON(vif, ctrl, 0xffff)
+RINGS
+#undef R
 
 static struct answer run(const unsigned char *record, size_t size)
 {
-    switch (record[0]) {
-    case 0:
-        return on_io(record[1], record + 6, size);
-    case 1:
-        return on_tx(record[1], record + 6, size);
-    case 2:
-        return on_rx(record[1], record + 6, size);
-    default:
-        return on_ctrl(record[1], record + 6, size);
-    }
+    const struct answer unknown = {0xfffe, 0, 0, 0};
+
+#define R(number_, class, name, list) \
+    if (record[0] == (number_))       \
+        return on_##name(record[1], record + 6, size);
+    RINGS
+    return unknown;
 }
 
 static void put(unsigned char *to, uint64_t value, unsigned size)
