@@ -6,6 +6,7 @@ behind holds neither memory nor, once its segment is dropped, disk.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 BLOCK: Final = 1 << 15
 """Bytes read at once; more only for a line that is longer."""
+
+
+_NUMBER: Final = re.compile(rb'\{"n":([1-9][0-9]{0,15}),')
 
 
 class End(msgspec.Struct, frozen=True):
@@ -84,14 +88,16 @@ class LogReader:
                     file.readline()
                 start = file.tell()
                 line = file.readline()
-                if start < high and line.endswith(b"\n") and number_of(line) <= n:
+                number = number_of(line) if start < high else None
+                if number is not None and number <= n:
                     low = file.tell()
                 else:
                     high = middle
             file.seek(low)
             offset = low
             for line in file:
-                if not line.endswith(b"\n") or number_of(line) > n:
+                number = number_of(line)
+                if number is None or number > n:
                     break
                 offset += len(line)
         return Place(first, offset, n)
@@ -105,14 +111,16 @@ class LogReader:
         try:
             lines = self._read(place)
         except FileNotFoundError:
-            first = min(it for it in self._firsts() if it > place.n)
-            return Block([], Place(first, 0, first - 1), lost=first - place.n - 1)
+            following = [it for it in self._firsts() if it > place.n]
+            first = min(following, default=self._end().first)
+            return Block([], Place(first, 0, first - 1), lost=max(0, first - place.n - 1))
         if not lines:
             if place.first < self._end().first:
                 return Block([], Place(place.n + 1, 0, place.n))
             return Block([], place)
         size = sum(map(len, lines))
-        return Block(lines, Place(place.first, place.offset + size, number_of(lines[-1])))
+        last = number_of(lines[-1]) or place.n + len(lines)
+        return Block(lines, Place(place.first, place.offset + size, last))
 
     def backward(self, place: Place) -> Block:
         """The lines before a place, as many as make a block; none where the log begins.
@@ -144,7 +152,8 @@ class LogReader:
                     break
                 want *= 2
         lines = data[cut:].splitlines(keepends=True)
-        before = number_of(lines[0]) - 1 if lines else place.n
+        first = number_of(lines[0]) if lines else place.n + 1
+        before = (first or max(1, place.n - len(lines) + 1)) - 1
         return Block(lines, Place(place.first, start + cut, before))
 
     def _read(self, place: Place) -> list[bytes]:
@@ -175,6 +184,7 @@ class LogReader:
         return end.offset if first == end.first else self._path(first).stat().st_size
 
 
-def number_of(line: bytes) -> int:
-    """The number of a line that the broker wrote."""
-    return int(line[len(b'{"n":') : line.index(b",")])
+def number_of(line: bytes) -> int | None:
+    """The number of a line, or None if it is none of the log's."""
+    match = _NUMBER.match(line)
+    return None if match is None else int(match[1])

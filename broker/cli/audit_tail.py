@@ -68,7 +68,7 @@ def _tail(broker: Client, options: argparse.Namespace) -> int:
             elif options.json:
                 show.json_line(event)
             else:
-                client.complain(f"{event.lost} records are not in the log any more")
+                client.complain(f"{event.lost} records are gone, or do not read")
     return client.SUCCESS
 
 
@@ -76,13 +76,16 @@ def _latest(broker: Client, lines: int, wanted: dict[str, object]) -> tuple[list
     """The last records that match, however far back, and the number of the log's last."""
     records: list[AuditRecord] = []
     page: AuditPage = client.call(broker, "audit.list", last=lines, **wanted)
-    last = page.last
+    last, unread = page.last, page.unread
     records[:0] = page.records
     while page.more and len(records) < lines:
         page = client.call(
             broker, "audit.list", last=lines - len(records), before=page.oldest, **wanted
         )
         records[:0] = page.records
+        unread += page.unread
+    if unread:
+        client.complain(f"{unread} lines are no records: brokerctl audit verify says which")
     return records, last
 
 
@@ -112,7 +115,7 @@ def _show(record: AuditRecord, *, as_json: bool) -> None:
         show.line(line)
         return
     told: dict[str, Any] = msgspec.json.decode(line)
-    when = datetime.fromtimestamp(record.t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    when = datetime.fromtimestamp(told["t"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     role = f" in the role {show.text(told.get('role'))}" if told.get("role") else ""
     who = f" by {show.text(told['subject'])}{role}" if "role" in told and told["subject"] else ""
     show.line(f"{record.n} {when} {show.text(record.event)}{_words(told)}{who}")

@@ -95,8 +95,9 @@ class EventStream:
 
     def lagged(self, lost: int) -> None:
         """Tell the client that so many events are gone."""
-        self._lost += lost
-        self._flush()
+        if not self._closed:
+            self._lost += lost
+            self._flush()
 
     def __call__(self, event: object, number: int | None = None) -> None:
         """Pass on one event; never blocks, never raises."""

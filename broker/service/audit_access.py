@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 from twisted.internet.defer import Deferred
 
-from broker.audit.chain import ChainError, unframe
+from broker.audit.chain import unframe
 from broker.audit.query import Query, select
 from broker.audit.reading import End, LogReader
 from broker.rpc import methods
@@ -59,26 +58,29 @@ class AuditAccess:
         end = self._reader.end.last
         try:
             place = self._reader.after(end if before is None else min(before - 1, end))
-            start, found, more = place.n, list[methods.AuditRecord](), True
+            start, found, more, unread = place.n, list[methods.AuditRecord](), True, 0
             for _ in range(LOOKED_THROUGH):
                 block = self._reader.backward(place)
                 more = block.place != place
                 if not more:
                     break
                 place = block.place
-                matching = select(block.lines, query)
-                found[:0] = [_record(*pair) for pair in matching]
+                selected = select(block.lines, query)
+                found[:0] = [_record(*pair) for pair in selected.records]
+                unread += selected.unread
                 if len(found) >= last:
                     break
                 await self._pause()
-        except (OSError, ChainError) as error:
+        except OSError as error:
             raise RpcError("internal", f"the audit log cannot be read: {error}") from None
         surplus = len(found) - last
         if surplus > 0:
             del found[:surplus]
         oldest = found[0].n if surplus > 0 else place.n + 1
         more = more and oldest > 1
-        return methods.AuditPage(records=tuple(found), oldest=oldest, last=start, more=more)
+        return methods.AuditPage(
+            records=tuple(found), oldest=oldest, last=start, more=more, unread=unread
+        )
 
     def follow(self, query: Query, since: int | None, send: Sender) -> Callable[[], None]:
         """Send what matches from the record after `since` on, until the answer is called.
@@ -139,7 +141,7 @@ class AuditAccess:
                 if follower.serve(self._reader):
                     follower.waiting = True
                     self._waiting.append(follower)
-            except (OSError, ChainError) as error:
+            except OSError as error:
                 # It stays where it is, and is served again when the next line is written.
                 self._audit.alarm("audit log", f"cannot be read: {escape(str(error))}")
         self._soon()
@@ -163,22 +165,19 @@ class Follower:
         """Send a block, if the client reads; whether there is more to read at once.
 
         Raises:
-            OSError, ChainError: the log cannot be read.
+            OSError: the log cannot be read.
         """
         if not self._send.ready:
             return False
         block = reader.forward(self._place)
-        matching = select(block.lines, self._query)
+        selected = select(block.lines, self._query)
         moved, self._place = block.place != self._place, block.place
-        if block.lost:
-            self._send.lagged(block.lost)
-        for line, raw in matching:
+        if block.lost or selected.unread:
+            self._send.lagged(block.lost + selected.unread)
+        for line, raw in selected.records:
             self._send(_record(line, raw), line.n)
         return moved
 
 
 def _record(line: Framed, raw: bytes) -> methods.AuditRecord:
-    t: float = msgspec.json.decode(line.event)["t"]
-    return methods.AuditRecord(
-        n=line.n, t=t, event=line.kind, line=raw.rstrip(b"\n").decode("ascii")
-    )
+    return methods.AuditRecord(n=line.n, event=line.kind, line=raw.rstrip(b"\n").decode("ascii"))

@@ -145,7 +145,7 @@ RECORDS = {
 def chosen(**query):
     maker = small_log()
     lines = [maker.add(event) for event in RECORDS.values()]
-    found = {line: framed for framed, line in select(lines, Query(**query))}
+    found = {line: framed for framed, line in select(lines, Query(**query)).records}
     return {name for name, line in zip(RECORDS, lines, strict=True) if line in found}
 
 
@@ -171,6 +171,22 @@ def test_what_is_left_out_of_a_query_matches_all_and_what_is_in_it_narrows(query
 
 
 def test_what_was_selected_is_the_line_as_it_is():
-    framed, line = select(LINES[:1], Query())[0]
+    framed, line = select(LINES[:1], Query()).records[0]
     assert line == LINES[0]
     assert framed == unframe(line)
+
+
+def test_lines_that_are_no_records_are_counted_and_passed_over(tmp_path):
+    lines = [LINES[0], b"garbage\n", LINES[1].replace(b'"t":', b"t:"), LINES[2]]
+    selected = select(lines, Query(subject="path"))
+    assert selected.unread == 2
+    assert [line for _, line in selected.records] == [LINES[2]]
+    segments = [list(lines) for lines in LOG.segments]
+    for at in (0, 1, -1):
+        segments[1][at] = b"garbage\n"
+    files = Files(tmp_path, [segments[0], [LINES[8]], segments[2]])
+    (tmp_path / older_name(9)).write_bytes(b"".join(segments[1]))
+    whole = [line for part in segments for line in part]
+    assert forward(files.reader, files.reader.after(0)) == (whole, 0)
+    assert backward(files.reader, files.reader.after(19)) == whole
+    assert forward(files.reader, files.reader.after(11))[0][-7:] == whole[-7:]

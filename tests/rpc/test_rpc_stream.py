@@ -185,6 +185,9 @@ def test_what_is_gone_elsewhere_is_told_too():
     stream.lagged(7)
     stream(Event(1))
     assert outlet.events() == ["lost 7", 1]
+    stream.close()
+    stream.lagged(1)
+    assert outlet.events() == ["lost 7", 1]
 
 
 @given(st.lists(st.sampled_from(["send", "pause", "resume"]), max_size=60))

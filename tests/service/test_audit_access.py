@@ -242,6 +242,21 @@ async def test_a_page_of_a_log_that_cannot_be_read_says_so(log, monkeypatch):
         await page(log, 5)
 
 
+@run
+async def test_what_is_no_record_is_passed_over_and_counted(log):
+    log.decide(2)
+    log.rotations()
+    oldest = log.path / "audit-000000000001.jsonl"
+    lines = oldest.read_bytes().splitlines(keepends=True)
+    oldest.write_bytes(b"".join([*lines[:2], b"x" + lines[2], *lines[3:]]))
+    found = await page(log, 999)
+    assert found.unread == 1
+    assert numbers(found) == [1, 2, *range(4, log.journal.head.n + 1)]
+    outlet = follow(log, since=0)
+    served(log)
+    assert outlet.numbers() == ['{"lost":1}', *numbers(found)]
+
+
 def test_a_checkpoint_names_who_asked_for_it(log):
     record = log.access.checkpoint("anna", "auditor")
     assert record.event == "checkpoint"
