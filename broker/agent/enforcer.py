@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from broker.agent.bridges import Bridges
     from broker.agent.config import BootstrapDevice
+    from broker.agent.dismissal import Dismissals
     from broker.agent.durable import DurableState
     from broker.agent.lives import BackendDirs
     from broker.agent.ungated import Destroy
@@ -68,6 +69,7 @@ class Enforcer:
         key: Ed25519PublicKey,
         connection: Callable[[], StoreConnection],
         fresh: Callable[[], bool],
+        dismissals: Dismissals,
         bootstrap: Sequence[BootstrapDevice] = (),
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
@@ -90,6 +92,7 @@ class Enforcer:
             bootstrap=bootstrap,
         )
         self._fresh = fresh
+        self._dismissals = dismissals
         self._bridges = bridges
         self._refusals = Refusals(refused, ungated, {it.uuid for it in bootstrap})
         self._sights: dict[Slot, Sight] = {}
@@ -219,6 +222,7 @@ class Enforcer:
         self.reports.forget(slot)
 
     async def _let_go(self, slot: Slot, known: Known, sight: Sight | None) -> None:
+        self._dismissals.forget(known.nonce)
         try:
             await self._gates[slot.kind].release(self._device(slot, known, sight))
         except GateError as error:
@@ -332,6 +336,8 @@ class Enforcer:
             self.outcomes[case.slot] = outcome
             case.known.state = outcome.state
             self._tell_refused(case, outcome)
+            shut = outcome.refused and outcome.state == "closed"
+            self._dismissals.note(case.sight.device, refused=shut)
             outcomes.append((case, outcome))
         self._save()
         failed = await self.reports.outcomes(

@@ -13,6 +13,7 @@ from twisted.application import service
 from twisted.internet import defer
 from twisted.logger import Logger
 
+from broker.agent.dismissal import Dismissals
 from broker.agent.enforcer import Enforcer
 from broker.agent.gates.base import GateError
 from broker.agent.lives import BackendDirs, Slot
@@ -87,6 +88,7 @@ class AgentSession(service.Service):
         self._was_fresh = False
         self._dirs = BackendDirs(domid, self.connected)
         self._gates = Gates(make_gates(self._dirs))
+        self._dismissals = Dismissals(reactor, self._dirs)
         self._enforcer = Enforcer(
             domid=domid,
             dirs=self._dirs,
@@ -95,6 +97,7 @@ class AgentSession(service.Service):
             key=key,
             connection=self.connected,
             fresh=lambda: self._heartbeat.fresh(reactor.seconds()),
+            dismissals=self._dismissals,
             bootstrap=bootstrap,
             refused=refused,
             ungated=ungated,
@@ -131,6 +134,7 @@ class AgentSession(service.Service):
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self._dismissals.stop()
         await self._pass
         await self._store.stopService()
 
