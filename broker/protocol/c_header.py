@@ -233,6 +233,19 @@ class _RingWriter:
             f"    ring->broken = {self._upper}_FINE;",
             "    return 1;",
             "}",
+            "",
+            "/*",
+            " * What is given has changed in xenstore, as when a disk is resized: 1, or 0 and",
+            " * nothing has changed, if a value is out of its range.",
+            " */",
+            f"static inline int {title}_agree(struct {title} *ring,",
+            f"                                const struct {self._prefix}_given *given)",
+            "{",
+            f"    if (!{self._prefix}_given_good(given))",
+            "        return 0;",
+            "    ring->given = *given;",
+            "    return 1;",
+            "}",
         ]
 
     def _fail(self) -> list[str]:

@@ -58,6 +58,7 @@ class RingValidator:
     def __init__(
         self, rings: Rings, ring: str, *, given: Mapping[str, int], slots: int, abi: str
     ) -> None:
+        self._rings = rings
         self._table = _ring(rings, ring)
         _check_given(rings, given)
         if not 1 <= slots <= self._table.slots or slots & (slots - 1):
@@ -75,6 +76,16 @@ class RingValidator:
         """The bytes that `request_list` has to be given before anything else is looked at."""
         self.violation: Violation | None = None
         """What ended it."""
+
+    def agree(self, given: Mapping[str, int]) -> None:
+        """What is given has changed in xenstore, as when a disk is resized; it holds from now on.
+
+        Raises:
+            RingMisuseError: something is missing, unknown or out of its range; nothing changes.
+        """
+        _check_given(self._rings, given)
+        self._requests.agree(given)
+        self._responses.agree(given)
 
     @property
     def in_flight(self) -> int:
@@ -181,6 +192,9 @@ class _Stream:
         self._given = dict(given)
         self._place = side.start
         self._kept = dict(side.kept)
+
+    def agree(self, given: Mapping[str, int]) -> None:
+        self._given = dict(given)
 
     def copy(self, untrusted: Buffer) -> bytes:
         copy = bytes(memoryview(untrusted)[: self._side.size])

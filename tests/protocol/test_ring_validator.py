@@ -136,6 +136,15 @@ def test_an_id_may_be_used_again_when_answered():
         assert ring.response(blk_done(ABI, 5, 0)) is None
 
 
+def test_a_disk_may_grow_while_it_is_in_use():
+    ring = disk(sectors=8)
+    ring.agree({**GIVEN["vbd"], "sectors": 16})
+    assert ring.request(blk(ABI, 0, 1, 8, segments(1))) is None
+    with pytest.raises(RingMisuseError, match="sector_size=1: it is from 512 to 4096"):
+        ring.agree({**GIVEN["vbd"], "sector_size": 1})
+    assert ring.request(blk(ABI, 0, 2, 9, segments(1))).rule == "io.transfer.seg.past-end"
+
+
 def test_a_packet_goes_on_over_slots_and_begins_anew():
     ring = network("tx")
     packet = (tx(1, 5000, 0, MORE | EXTRA), gso(), tx(2, 1000, 0, MORE), tx(3, 1000))

@@ -47,6 +47,13 @@ static int run(void)
     HOLDS(xpb_vbd_io_request(&ring, SLOT, &copy) == XPB_VBD_FINE);
     HOLDS(memcmp(copy.bytes, SLOT, sizeof SLOT) == 0);
 
+    /* What is given may change, but not to what cannot be. */
+    given.g_sector_size = 511;
+    HOLDS(!xpb_vbd_io_agree(&ring, &given) && ring.given.g_sector_size == 512);
+    given.g_sector_size = 512;
+    given.g_sectors = 8192;
+    HOLDS(xpb_vbd_io_agree(&ring, &given) && ring.given.g_sectors == 8192);
+
     /* A list that is waited for comes first, and whole. */
     HOLDS(xpb_vbd_io_request_list(&ring, pages, 8) == XPB_VBD_MISUSE);
     indirect[8] = 1;  /* the id */
