@@ -23,6 +23,7 @@ MODULES: Final = (
     "broker.cli.policy",
     "broker.cli.policy_acm",
     "broker.cli.policy_diff",
+    "broker.cli.policy_graph",
     "broker.cli.policy_suggest",
     "broker.cli.label",
     "broker.cli.spec",

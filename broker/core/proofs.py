@@ -7,25 +7,24 @@ implies, equivalent, disjoint. Every request in question is looked at, as sets o
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from broker.core.alike import Alike
 from broker.core.definition import NEEDS_RESOURCE
 from broker.core.masks import bits
 from broker.core.reach import MODES, Reach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
-    from broker.core.definition import Definition
     from broker.core.policy import Policy
 
 Single = Literal["never-errors", "always-allows", "always-denies"]
 Double = Literal["implies", "equivalent", "disjoint"]
 Request = tuple[str, str, str, str | None, str]
 """Class, frontend, backend, resource, mode: what `Policy.decide` is asked."""
-_N = TypeVar("_N", bound=str | None)
 MOST_ENUMERATED: Final = 5_000_000
 """More requests than this are not asked one by one: it would take minutes."""
 
@@ -173,7 +172,7 @@ def _resources(
 def _never_errors(policy: Policy, space: Space) -> Proof:
     """Ask the evaluator itself, once for all requests that cannot be told apart."""
     reach = Reach(policy.definition, policy.labels)
-    alike = _Alike(policy.definition, reach)
+    alike = Alike(policy.definition, reach)
     frontends, backends = (
         alike.one_of_each(side, alike.label) for side in (space.frontends, space.backends)
     )
@@ -187,34 +186,3 @@ def _never_errors(policy: Policy, space: Space) -> Proof:
             if policy.errs(device_class, *asked):
                 return _refuted(requests, (device_class, *asked))
     return _proved(requests)
-
-
-class _Alike:
-    """Which labels, and which resources, no request can tell apart."""
-
-    def __init__(self, definition: Definition, reach: Reach) -> None:
-        self._reach = reach
-        self._named: set[str | None] = set()
-        for rule in definition.rules:
-            self._named.update(rule.frontends or (), rule.backends or (), rule.resources or ())
-        self._groups: dict[str, list[str]] = {}
-        for group, members in definition.groups.items():
-            for member in members:
-                self._groups.setdefault(member, []).append(group)
-
-    def label(self, name: str) -> object:
-        """Equal for labels with the same types, colours and groups that no rule names."""
-        own = name if name in self._named else ""
-        return self._reach.held(name), tuple(self._groups.get(name, ())), own
-
-    def resource(self, name: str | None) -> object:
-        """Equal for resources with the same type and colours that no rule names."""
-        held = None if name is None else self._reach.resources.get(name)
-        return name if held is None or name in self._named else (held.ste, held.colours)
-
-    def one_of_each(self, names: Iterable[_N], alike: Callable[[_N], object]) -> list[_N]:
-        """One name for all that are alike."""
-        found: dict[object, _N] = {}
-        for name in names:
-            found.setdefault(alike(name), name)
-        return list(found.values())
