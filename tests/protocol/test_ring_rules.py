@@ -7,6 +7,7 @@ import pytest
 from ring_mutations import MUTATIONS, SLOTS
 from support.ring_c import answer, build_harness, connect, record
 from support.ring_messages import GIVEN, RINGS, TRAFFIC, rings_of
+from test_mutations import HEAD
 
 from broker.protocol.ring import RingValidator
 
@@ -45,25 +46,25 @@ def test_the_broken_rule_is_named_and_its_party_blamed(case):
 
 
 def test_every_rule_has_a_mutation(capsys):
-    rows = []
-    for name, rings in RULES.items():
-        rules = {rule.name for rule in rings.rules}
-        named = [one[1] for one in MUTATIONS[name]]
-        assert rules == set(named)
-        caught = party_right = 0
-        for ring, rule, given, messages in MUTATIONS[name]:
-            abi = rings.abis[0]
+    lines = [HEAD]
+    for name, ring in RINGS:
+        rules = {one.name for one in RULES[name].rules if one.name.startswith(f"{ring}.")}
+        mutations = [one[1:] for one in MUTATIONS[name] if one[0] == ring]
+        assert rules == {rule for rule, _, _ in mutations}
+        abi = RULES[name].abis[0]
+        caught = right = 0
+        for rule, given, messages in mutations:
             steps = messages(abi)
             said = play(validator(name, ring, given, abi), steps)[-1]
             caught += said is not None and said.rule == rule
             sender = "backend" if steps[-1][0] == "S" else "frontend"
-            party_right += said is not None and said.party == sender
-        rows.append((f"{name} rings", len(rules), len(named), caught, party_right))
-        assert caught == party_right == len(named)
+            right += said is not None and said.party == sender
+        made = len(mutations)
+        shares = [f"{count / made:.0%}" for count in (caught, right)]
+        lines.append(f"{f'{name} {ring}':16}{len(rules):>7}{made:>11}{shares[0]:>8}{shares[1]:>13}")
+        assert caught == right == made
     with capsys.disabled():
-        print("\nclass            rules  mutations  caught  party right")
-        for title, rules, mutations, caught, party_right in rows:
-            print(f"{title:<16} {rules:>5}  {mutations:>9}  {caught:>6}  {party_right:>11}")
+        print("\n" + "\n".join(lines))
 
 
 @pytest.mark.parametrize(("name", "ring"), RINGS)
