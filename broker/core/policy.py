@@ -268,6 +268,12 @@ class Policy:
         text = f"{label} conflicts with no running label"
         return Verdict(granted=True, reasons=(Reason("chinese_wall", text, where),))
 
+    def walled_off(self, a: str, b: str) -> bool:
+        """Whether the Chinese Wall keeps two labels apart; one it does not know is kept apart."""
+        if a not in self._labels or b not in self._labels:
+            return True
+        return bool(self._wall.conflicts((a,), b))
+
     def frames(self, a: str, b: str) -> Verdict:
         """Whether frames may pass between the vifs of two domains, by their labels."""
         for label in (a, b):

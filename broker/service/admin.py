@@ -125,6 +125,11 @@ class BrokerAdmin:
         if engine.decider.unpublished:
             count = engine.decider.unpublished
             found.append(f"{count} decisions are not published yet: is dom0's helper running?")
+        for channel, seconds in engine.revoking.overdue():
+            found.append(
+                f"{channel} was revoked {seconds:.0f} s ago, and its backend has not confirmed: "
+                f"is broker-agent running in domain {channel.backend}?"
+            )
         for uuid, reason in engine.state.quarantine.items():
             if engine.mirror.of_uuid(uuid):
                 found.append(f"{uuid} is quarantined: {reason}; label it anew to lift it")

@@ -9,6 +9,7 @@ import msgspec
 
 from broker.rpc.certificates import TlsFiles
 from broker.service.journal import Rotation
+from broker.service.revoking import PATIENCE
 from broker.text.marked_yaml import load_struct
 from broker.text.problems import Problem, ProblemsError
 
@@ -56,6 +57,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     specs: str | None = None
     rpc: RpcConfig = RpcConfig()
     adopt_labels: bool = False
+    revocation_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = PATIENCE
     audit_budget: BudgetConfig = BudgetConfig()
     audit_log: AuditLogConfig = AuditLogConfig()
 
@@ -71,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: tuple[str, ...] = ()
     tls: TlsFiles | None = None
     adopt_labels: bool
+    patience: float = PATIENCE
     burst: int
     refill: float
     rotation: Rotation = Rotation()
@@ -109,6 +112,7 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
             revoked=None if tls.revoked is None else base / tls.revoked,
         ),
         adopt_labels=config.adopt_labels,
+        patience=config.revocation_seconds,
         burst=config.audit_budget.burst,
         refill=config.audit_budget.refill_seconds,
         rotation=Rotation(

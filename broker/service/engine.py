@@ -19,6 +19,7 @@ from broker.service.display import Display
 from broker.service.judge import Judge
 from broker.service.mirror import Device, Mirror, departed
 from broker.service.publisher import Publisher
+from broker.service.revoking import Revoking
 from broker.service.survey import Changes, Survey
 from broker.text.escape import escape
 from broker.xenstore import paths
@@ -59,6 +60,7 @@ class Engine:
         clock: IReactorTime,
         *,
         adopt: bool,
+        patience: float,
         check: Callable[[StoreConnection], Awaitable[None]],
     ) -> None:
         self.audit = audit
@@ -74,6 +76,13 @@ class Engine:
             on_retry=self._wake,
             on_overspent=self._overspent,
             on_failed=self._turn_failed,
+        )
+        self.revoking = Revoking(
+            audit,
+            clock,
+            patience=patience,
+            on_released=self._waiting_again,
+            on_silent=self._hold_apart,
         )
         self.phase: Phase = "starting"
         self.connection: StoreConnection | None = None
@@ -246,6 +255,8 @@ class Engine:
                 found = bool(changes.domains) and self.judge.adopts
                 if lines or changes.lives or found or self._restand:
                     self._stand()
+        self.revoking.heard([*changes.devices, *changes.reports])
+        self.revoking.look()
         for device in changes.devices:
             self._watch_guest(device)
         for device in changes.reports:
@@ -281,6 +292,7 @@ class Engine:
         ledger = self.state.ledger
         last = [(departed(it), ledger.get(paths.decision_path(it))) for it in gone]
         self.decider.tell("gone", [(device, entry) for device, entry in last if entry is not None])
+        lines += self.revoking.gone(released)
         for domid in released:
             self._touch(domid)
             self.mirror.drop(domid)
@@ -358,14 +370,19 @@ class Engine:
             self.audit.violation(domain, device, kind, evidence)
 
     def _overspent(self, domid: int) -> None:
-        """A backend's agent makes up lives without end: hold its domain apart, durably.
+        """A backend's agent makes up lives without end; they stay undecided in any case."""
+        self._hold_apart(domid, "its agent used up its share of the audit log")
 
-        Never domid 0, nor a label the policy protects: of those the new lives stay undecided.
-        """
+    def _waiting_again(self) -> None:
+        """A revocation is over: the grants that waited for one look again."""
+        self.decider.pending.update(self.judge.waiting)
+        self._wake()
+
+    def _hold_apart(self, domid: int, reason: str) -> None:
+        """Quarantine a backend's domain, durably: never domid 0, nor a label that is protected."""
         domain = self.mirror.domains.get(domid)
         if domain is None:
             return
-        reason = "its agent used up its share of the audit log"
         policy = self.judge.policy
         protected = policy is not None and self.judge.standing(domain.domid).label in (
             policy.protected
@@ -376,6 +393,7 @@ class Engine:
         if self.audit.commit([events.Quarantined(time.time(), uuid, domain.domid, reason)]):
             self.audit.failed(f"domain {domain.domid} is quarantined: {reason}")
             self._restand = True
+            self._wake()
 
     # what is for people, and what may wait
 
@@ -384,6 +402,7 @@ class Engine:
             # A guest that hides its directory makes no event: look while there is time.
             self._dirty.add_later(frontend_item(device.domid, device.device_class, device.device))
         self._display.add_devices(judged)
+        self.revoking.look()
 
     def _display_due(self) -> None:
         self._wake()

@@ -107,6 +107,13 @@ class Vanished(Line, frozen=True, tag="vanished"):
     removed: bool
 
 
+class Confirmed(Line, frozen=True, tag="confirmed"):
+    """A backend's agent says that what record `seq` revoked on a path is closed."""
+
+    path: str
+    seq: int
+
+
 class PolicyLoaded(Line, frozen=True, tag="policy_loaded"):
     """A policy is put in force; its bytes are in `policy-<hex>.yaml`.
 
@@ -238,6 +245,7 @@ Event = (
     | Published
     | Unpublished
     | Vanished
+    | Confirmed
     | PolicyLoaded
     | PolicyRefused
     | PolicyProposed

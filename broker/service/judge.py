@@ -14,6 +14,7 @@ from broker.core.record import Record, sign_record
 from broker.service import events
 from broker.service.state import Admission
 from broker.text.escape import escape
+from broker.xenstore import paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Judge:
-    """Holds the policy, the descriptions and every domain's standing."""
+    """Holds the policy, the descriptions, every domain's standing, and which grants wait."""
 
     def __init__(self, mirror: Mirror, state: State, *, adopt: bool) -> None:
         self.policy: Policy | None = None
@@ -45,6 +46,7 @@ class Judge:
         self._mirror = mirror
         self._state = state
         self.adopts = adopt
+        self.waiting: dict[Device, None] = {}
         self._memo_policy: Policy | None = None
         self._memo: Memo = {}
 
@@ -111,8 +113,26 @@ class Judge:
         return self.standings.get(domid, _UNKNOWN)
 
     def judge(self, device: Device) -> Judged:
-        """Decide one device, on the last known nonce where the reported one will not do."""
-        return self.judge_by(self.policy, self.standings, device)
+        """Decide one device, on the last known nonce where the reported one will not do.
+
+        A grant that is news waits for the closing of what it must not meet.
+        """
+        judged = self.judge_by(self.policy, self.standings, device)
+        self.waiting.pop(device, None)
+        decision = judged.decision
+        if not self._state.revocations or decision.verdict != "grant" or self.policy is None:
+            return judged
+        entry = self._state.ledger.get(device.path)
+        if entry is not None and _same_grant(entry.decision, decision):
+            return judged
+        path = self._state.revocations.awaited(device.path, decision, self.policy.walled_off)
+        if not path:
+            return judged
+        self.waiting[device] = None
+        parsed = paths.parse_channel(paths.DECISIONS, path)
+        reason = f"waits until {path if parsed is None else parsed[0]} is known to be closed"
+        pending = msgspec.structs.replace(decision, verdict="pending", reason=reason)
+        return Judged(pending, judged.spent)
 
     def judge_by(
         self, policy: Policy | None, standing: Mapping[int, Standing], device: Device
@@ -158,6 +178,15 @@ class Judge:
         if entry is not None and entry.decision.nonce is not None and entry.decision.uuid == uuid:
             return entry.decision.nonce.encode("ascii"), spent
         return device.untrusted_nonce, spent
+
+
+def _same_grant(before: Decision, now: Decision) -> bool:
+    """Whether a channel is granted as it was: what is open, and undisturbed, stays."""
+    return (
+        before.verdict == "grant"
+        and msgspec.structs.replace(before, policy=now.policy, spec=now.spec, reason=now.reason)
+        == now
+    )
 
 
 def make_entry(device: Device, decision: Decision, seq: int, key: Ed25519PrivateKey) -> Entry:

@@ -85,7 +85,12 @@ class Brokerd:
         clock = cast("IReactorTime", reactor)
         self.audit = Audit(self._statedir.journal, self._statedir.state, budget, clock)
         self.engine = Engine(
-            self.audit, key, clock, adopt=settings.adopt_labels, check=self._check_store
+            self.audit,
+            key,
+            clock,
+            adopt=settings.adopt_labels,
+            patience=settings.patience,
+            check=self._check_store,
         )
         self.engine.judge.specs = specs
         self._policies = Policies(self.engine, self._statedir)
@@ -208,6 +213,8 @@ class Brokerd:
         self._checked = True
 
     def _beat(self) -> Deferred[None]:
+        if self.engine.phase == "enforcing":
+            self.engine.revoking.check()
         return Deferred.fromCoroutine(self.heartbeat.beat())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker.core.revocations import Revocation, Unconfirmed
 from broker.service.events import Bound  # noqa: TC001 - msgspec reads the annotations
 from broker.service.state import Admission, Assignment, Proposal, State
 
@@ -41,6 +42,7 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spent: dict[str, str]
     quarantine: dict[str, str]
     proposals: dict[str, Proposal]
+    revocations: tuple[tuple[str, Revocation], ...]
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -63,6 +65,7 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             spent=state.spent,
             quarantine=state.quarantine,
             proposals=state.proposals,
+            revocations=tuple(state.revocations.items()),
         )
     )
 
@@ -91,6 +94,7 @@ def decode_snapshot(data: bytes, head: Head) -> State:
     state.spent = kept.spent
     state.quarantine = kept.quarantine
     state.proposals = kept.proposals
+    state.revocations = Unconfirmed(kept.revocations)
     state.policy_digest = kept.policy_digest
     state.seq, state.beat = kept.seq, kept.beat
     return state

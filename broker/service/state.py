@@ -13,6 +13,7 @@ import msgspec
 from broker.core.channels import decision_of
 from broker.core.plan import Entry
 from broker.core.record import RecordError, parse_record
+from broker.core.revocations import Unconfirmed, taken_back
 from broker.service import events
 from broker.xenstore import paths
 
@@ -68,6 +69,7 @@ class State:
         self.ledger: dict[str, Entry] = {}
         self.spent: dict[str, str] = {}
         self.quarantine: dict[str, str] = {}
+        self.revocations = Unconfirmed()
         self.policy_digest: str | None = None
         self.proposals: dict[str, Proposal] = {}
         self.seq = 0
@@ -78,6 +80,7 @@ class State:
             events.Admitted: self._apply_admitted,
             events.Released: self._apply_released,
             events.Vanished: self._apply_vanished,
+            events.Confirmed: self._apply_confirmed,
             events.LabelSet: self._relabel,
             events.LabelRemoved: self._relabel,
             events.PolicyLoaded: self._apply_policy,
@@ -113,6 +116,12 @@ class State:
 
     def _apply_vanished(self, event: events.Vanished) -> None:
         self.ledger.pop(event.path, None)
+        self.revocations.drop(event.path)
+
+    def _apply_confirmed(self, event: events.Confirmed) -> None:
+        revocation = self.revocations.get(event.path)
+        if revocation is not None and revocation.seq <= event.seq:
+            self.revocations.drop(event.path)
 
     def _apply_policy(self, event: events.PolicyLoaded) -> None:
         self.policy_digest = event.digest
@@ -146,6 +155,7 @@ class State:
         # records that are older than what they have seen.
         self.ledger.clear()
         self.spent.clear()
+        self.revocations.clear()
         self.seq = max(self.seq, event.seq)
         self.beat = max(self.beat, event.beat)
 
@@ -169,12 +179,24 @@ class State:
         if entry.seq <= self.seq:
             raise ValueError(f"{path}: seq {entry.seq} follows {self.seq}")
         self.seq = entry.seq
+        before = self.ledger.get(path)
         self.ledger[path] = entry
+        self._revoked(path, before, entry)
         nonce = entry.decision.nonce
         if nonce is not None and self.spent.get(nonce) != path:
             self.spent[nonce] = path
             if len(self.spent) > MAX_SPENT_NONCES:
                 del self.spent[next(iter(self.spent))]
+
+    def _revoked(self, path: str, before: Entry | None, entry: Entry) -> None:
+        """Note a grant taken back; granted again, it is the agent's to close before it opens."""
+        if entry.decision.verdict == "grant":
+            self.revocations.drop(path)
+            return
+        former = None if before is None else before.decision
+        revocation = taken_back(former, entry.decision, entry.seq)
+        if revocation is not None:
+            self.revocations.add(path, revocation)
 
     def restore(self, ledger: Mapping[str, str]) -> None:
         """Take the last decisions of all paths from a snapshot.

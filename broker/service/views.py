@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING
 
 from broker.core.channels import parse_nonce
-from broker.core.record import RecordError, decode_value
+from broker.core.revocations import parse_report
 from broker.rpc import methods
 from broker.service.policies import summary
 from broker.text.escape import readable
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
     from broker.service.decider import Told
     from broker.service.engine import Engine
     from broker.service.mirror import Device
-
-Enforced = Literal["open", "closed", "suspended", "failed"]
-
-_ENFORCED: Final = re.compile(
-    r"(open|closed|suspended|failed) seq=(-|0|[1-9][0-9]{0,17}) "
-    r"nonce=[^ ]{1,64} reason=([^ ]{1,1000})"
-)
 
 
 class ChannelViews:
@@ -96,15 +88,7 @@ class ChannelViews:
 
 def _enforced(untrusted_text: bytes | None) -> methods.Reported | None:
     """An agent's report, if it is one."""
-    match = _ENFORCED.fullmatch((untrusted_text or b"").decode("latin-1"))
-    if match is None:
+    report = parse_report(untrusted_text)
+    if report is None:
         return None
-    try:
-        reason = decode_value(match[3]) or ""
-    except RecordError:
-        return None
-    return methods.Reported(
-        state=cast("Enforced", match[1]),
-        seq=None if match[2] == "-" else int(match[2]),
-        reason=reason,
-    )
+    return methods.Reported(state=report.state, seq=report.seq, reason=report.reason)

@@ -26,10 +26,10 @@ SMALL = Rotation(size=6000, keep=3)
 POLICY = "sha256:" + "0" * 64
 
 
-def decided(seq, *, nonce="0" * 32, device="0", domain=UUID):
+def decided(seq, *, nonce="0" * 32, device="0", domain=UUID, verdict="grant"):
     channel = paths.Channel(0, "vif", 3, device)
     record = Record(
-        verdict="grant",
+        verdict=verdict,
         seq=seq,
         id=str(uuid.uuid4()),
         frontend=3,

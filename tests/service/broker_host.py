@@ -225,6 +225,10 @@ class BrokerBox:
         """Assign a label as an administrator does."""
         return self.brokerd.admin.labels.assign(Selector(bound, key), label, "test")
 
+    def selector(self, key, bound="uuid"):
+        """A domain as administrators name it."""
+        return Selector(bound, key)
+
     def journal(self):
         """The audit log's lines."""
         self.brokerd.audit.flush()

@@ -69,6 +69,7 @@ def test_every_part_of_a_state_survives_a_snapshot():
         events.PolicyLoaded(1.0, "corp", "1.0", POLICY, None, "me"),
         decided(4),
         decided(7, nonce="1" * 32, device="1"),
+        decided(8, nonce="1" * 32, device="1", verdict="deny"),
         events.Beat(1.0, 31),
         events.Quarantined(1.0, UUID, 3, "why"),
         proposed,
