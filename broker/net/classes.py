@@ -47,10 +47,6 @@ class Classes(msgspec.Struct, frozen=True):
     pairs: Pairs
     during: Pairs
 
-    def number_of(self, label: str) -> int | None:
-        """The number of the class that `label` is in, or None for an unknown label."""
-        return self.number.get(label)
-
     def may_pass(self, sender: str, receiver: str) -> bool:
         """Whether frames of a port labelled `sender` may reach one labelled `receiver`."""
         ends = self.number.get(sender), self.number.get(receiver)

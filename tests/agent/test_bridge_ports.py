@@ -20,7 +20,9 @@ from broker.agent.gates.base import Device, GateError
 from broker.agent.net_helper import NetHelper
 from broker.agent.policies import MissingPolicyError, find_policy
 from broker.core.consumer import NOTHING, Life, Memory, judge
-from broker.net.messages import Alarm, Dropped
+from broker.core.drops import Drop
+from broker.net.label_ids import DOM0, NOBODY, label_id
+from broker.net.messages import Alarm, Dropped, Drops
 from broker.net.model import NetError
 from broker.net.ports import OpenPort
 from broker.net.report import decode
@@ -44,6 +46,7 @@ class Kernel:
         self.calls = []
         self.fails = ""
         self.said = []
+        self.dropped = []
         self._ends = os.pipe()
 
     def _called(self, what):
@@ -65,6 +68,10 @@ class Kernel:
             raise NetError(self.fails)
         said, self.said = self.said, []
         return said
+
+    def drops(self):
+        self._called("drops")
+        return self.dropped
 
     def numbers_in_kernel(self):
         self._called("numbers")
@@ -357,6 +364,27 @@ def test_alarms_and_refused_packets_are_reported(it):
         "vif4.0 (web) -> dom0: ARP who has"
     ]
     assert (report.policy, report.problem) == (digest(OPEN), "")
+
+
+def test_what_was_refused_is_told_by_labels_and_nothing_where_it_is_not_known(it):
+    it.know()
+    it.start()
+    web, bank = label_id("web"), label_id("bank")
+    it.kernel.dropped = [
+        Drops(web, bank, 3, 180),
+        Drops(NOBODY, web, 1, 60),
+        Drops(DOM0, web, 2, 84),
+        Drops(bank, web, 0, 0),
+    ]
+    assert it.bridges.refused() == [
+        Drop("web", "bank", 3, 180),
+        Drop(None, "web", 1, 60),
+        Drop("dom0", "web", 2, 84),
+    ]
+    it.kernel.fails = "no memory"
+    assert it.bridges.refused() == []
+    it.bridges._ports = None
+    assert it.bridges.refused() == []
 
 
 def test_a_policy_is_found_by_its_bytes_alone(tmp_path):

@@ -139,8 +139,9 @@ async def test_up_alone_or_bridged_alone_counts_as_open(it):
 async def test_a_life_that_is_over_opens_nothing(it):
     it.nodes.over = True
     with pytest.raises(GateError, match="gone"):
-        await it.gate.open(device())
-    assert it.lab.shown("vif3.0") == (False, False)
+        await it.gate.open(device(vifname=b"red-web"))
+    assert it.lab.shown("vif3.0") == (False, False)  # under its name: nothing was touched
+    assert it.filter.told == []
 
 
 @pytest_twisted.ensureDeferred
@@ -276,3 +277,60 @@ async def test_where_the_filter_cannot_be_emptied_the_link_is_closed_all_the_sam
     with pytest.raises(GateError, match="elements may be there"):
         await it.gate.suspend(device())
     assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest.mark.parametrize("found", [["up"], ["master", "xpbr0"]])
+@pytest_twisted.ensureDeferred
+async def test_what_is_up_or_bridged_already_is_closed_before_it_gets_its_class(it, found):
+    it.lab.host.ip("link", "set", "vif3.0", *found)
+    await it.gate.open(device())
+    assert it.filter.told == [("admit", "vif3.0", (False, False))]
+    assert it.lab.shown("vif3.0") == (True, True)
+
+
+class Forgetful:
+    """Changes links as it is told, but for one thing that it says it did."""
+
+    def __init__(self, changes, *forgotten):
+        self._changes = changes
+        self._forgotten = forgotten
+
+    def change_link(self, index, **wanted):
+        kept = {
+            key: value for key, value in wanted.items() if (key, bool(value)) not in self._forgotten
+        }
+        self._changes.change_link(index, **kept)
+
+
+@pytest.mark.parametrize("forgotten", [("up", True), ("master", True)])
+@pytest_twisted.ensureDeferred
+async def test_it_is_not_open_until_the_kernel_shows_it_so(it, forgotten):
+    it.gate._changer = Forgetful(it.changes, forgotten)
+    with pytest.raises(GateError, match="not up in xpbr0 after all"):
+        await it.gate.open(device())
+    assert it.nodes.done == []
+    assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest.mark.parametrize("forgotten", [("up", False), ("master", False)])
+@pytest_twisted.ensureDeferred
+async def test_it_is_not_closed_until_the_kernel_shows_it_so(it, forgotten):
+    await it.gate.open(device())
+    it.gate._changer = Forgetful(it.changes, forgotten)
+    for close in (it.gate.suspend, it.gate.release):
+        with pytest.raises(GateError, match="still up or bridged"):
+            await close(device(**{"hotplug-status": b"connected"}))
+    with pytest.raises(GateError, match="still up or bridged"):
+        await it.gate.revoke(device(), final=True)
+    assert it.nodes.done == ["hotplug-status=connected"]
+    it.gate._changer = it.changes
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_links_own_name_may_be_another_and_a_bridge_it_is_in_too(it):
+    """Closing finds the link wherever it is, and whatever bridge it was put in."""
+    it.lab.host.ip("link", "add", "xpbr1", "type", "bridge")
+    it.lab.host.ip("link", "set", "vif3.0", "master", "xpbr1")
+    await it.gate.suspend(device())
+    assert it.lab.shown("vif3.0") == (False, False)
+    it.lab.host.ip("link", "del", "xpbr1")

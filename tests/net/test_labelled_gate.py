@@ -8,11 +8,11 @@ from net_rig import OBSERVER, all_frames, delivered, teach
 from net_rules import FakeRules
 
 from broker.agent.gates.base import Device, GateError
-from broker.agent.gates.labelled import LabelFilter, open_port
+from broker.agent.gates.labelled import open_port
 from broker.agent.gates.vif import VifGate
 from broker.net.link_changes import LinkChanges
 from broker.net.links import LinkTable
-from broker.net.model import InvalidError
+from broker.net.model import InvalidError, NetError
 from broker.net.ports import LabelledPorts, OpenPort
 from broker.xenstore.paths import Channel
 
@@ -28,6 +28,25 @@ class Nodes:
 
     async def remove(self, device, names):
         pass
+
+
+class LabelFilter:
+    """Gives each vif the class of what `label` says of its frontend, as the agent's bridges do."""
+
+    def __init__(self, ports, label):
+        self._ports, self._label = ports, label
+
+    def admit(self, device, link):
+        label = self._label.get(device.channel.frontend)
+        if label is None:
+            raise GateError(f"{link}: no label is granted")
+        try:
+            self._ports.admit(open_port(device, link, label))
+        except NetError as error:
+            raise GateError(f"{link}: {error}") from error
+
+    def expel(self, device, link):
+        self._ports.expel(link)
 
 
 def device(domid, **values):
@@ -47,9 +66,7 @@ def bed(labelled):
     watch = OpenPort(OBSERVER, "watch", "br0")
     ports.start(FakeRules([("red", "red"), ("red", "watch"), ("blue", "watch")]), [watch])
     label = {1: "red", 2: "red"}
-    gate = VifGate(
-        table, changes, Nodes(), LabelFilter(ports, lambda d: label.get(d.channel.frontend))
-    )
+    gate = VifGate(table, changes, Nodes(), LabelFilter(ports, label))
     return rig, gate, label, (one, two), observer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -355,3 +356,32 @@ def test_only_the_first_answer_may_take_as_long_as_a_program_that_starts(monkeyp
         late.join()
         with pytest.raises(NetError, match="timed out"):
             helper.check()
+
+
+def test_without_the_library_the_helper_does_its_work_through_the_program(labelled):
+    rig = labelled()
+    one, two = rig.net.add("vif1.0", "vif2.0")
+    (observer,) = rig.net.add(OBSERVER)
+    ours, theirs = socket.socketpair()
+    program = (
+        "import sys; from broker.net import libnftables; libnftables._LIBRARY = 'nowhere.so';"
+        f"from broker.net.helper import main; sys.exit(main(['--fd', '{theirs.fileno()}']))"
+    )
+    inside = ["ip", "netns", "exec", rig.net.host.name, client.sys.executable, "-c", program]
+    process = subprocess.Popen(inside, pass_fds=[theirs.fileno()])
+    theirs.close()
+    helper = client.HelperClient(ours)
+    with rig.net.host.entered():
+        links = LinkTable()
+    ports = LabelledPorts(helper, links, {"br0"})
+    ports.start(RULES, [opened(observer, "watch")])
+    ports.admit(opened(one, "red"))
+    ports.admit(opened(two, "blue"))
+    everybody = [one, two, observer]
+    teach(everybody)
+    seen = delivered(everybody, observer, all_frames(everybody))
+    assert seen == expected(everybody, lambda a, b: observer in (a, b))
+    rig.net.host.nft("flush ruleset")
+    events(helper, Alarm, lambda event: "whole again" in event.text)
+    helper.close()
+    assert process.wait(timeout=10) == 0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from net_rig import UNICAST, arp, ethernet, frame_for, ipv4, ipv6, mac, marker, vlan
 
-from broker.net import libnftables, nft_command
+from broker.net import libnftables, netlink, nft_command, readback
 from broker.net.frame import describe
 from broker.net.libnftables import Libnftables, TransactionError, UnavailableError
 from broker.net.model import InvalidError, NetError, Port, Target
@@ -258,3 +258,38 @@ def test_rules_of_the_class_uplink_govern_uplinks():
     made = rules(more)
     assert not made.frames("blue", "uplink:lab")
     assert made.frames("dom0", "uplink:lab")
+
+
+def element(key, *more):
+    return netlink.attribute(1, netlink.attribute(1, netlink.attribute(1, key)) + b"".join(more))
+
+
+def message(*elements):
+    return b"\7\0\0\0" + netlink.attribute(3, b"".join(elements))
+
+
+KEYS = st.sampled_from((4, 8, 16)).flatmap(lambda n: st.binary(min_size=n, max_size=n))
+MORE = st.sampled_from(((), (netlink.attribute(2, netlink.attribute(1, b"data")),)))
+
+
+@given(st.lists(st.tuples(KEYS, MORE), max_size=20))
+def test_read_in_bulk_or_one_by_one_a_set_is_the_same(elements):
+    payload = message(*(element(key, *more) for key, more in elements))
+    decoded = [(key, data) for key, data, _ in readback._decode(payload)]
+    assert [key for key, _ in decoded] == [key for key, _ in elements]
+    quick = readback._plain_keys(payload)
+    if quick is not None:
+        assert [(key, b"") for key in quick] == decoded
+    same = len({len(key) for key, _ in elements}) == 1
+    plain = not any(more for _, more in elements)
+    assert (quick is not None) == (same and plain)
+
+
+@given(st.binary(max_size=64))
+def test_what_is_no_plain_element_is_not_read_in_bulk(tail):
+    good = element(bytes(8))
+    payload = b"\7\0\0\0" + netlink.attribute(3, good + tail)
+    quick = readback._plain_keys(payload)
+    assert quick is None or len(quick) * len(good) == len(good + tail)
+    if quick is not None:
+        assert quick == [key for key, _, _ in readback._decode(payload)]

@@ -263,6 +263,25 @@ def test_a_removal_that_failed_is_not_done_until_the_kernel_shows_it(bed, lies):
     assert _without_sentinel(one, two, observer) == {(one.number, observer.number)}
 
 
+@pytest.mark.parametrize("next_", ["put", "update"])
+def test_after_a_failure_nothing_else_is_called_done_before_all_is_written(bed, next_):
+    rig, one, two, observer = bed
+    honest = rig.enforcer._nft
+    rig.enforcer._nft = Refusing(honest, lies=False)
+    with pytest.raises(NetError):
+        rig.enforcer.remove(two.index)
+    if next_ == "put":
+        with pytest.raises(NetError):
+            rig.enforcer.put(rig.port(one, 1, macs=(one.mac,)))
+        rig.enforcer._nft = honest
+        rig.enforcer.put(rig.port(one, 1, macs=(one.mac,)))
+    else:
+        rig.enforcer._nft = honest
+        rig.enforcer.update(rig.enforcer.target)
+    assert _without_sentinel(one, two, observer) == {(one.number, observer.number)}
+    assert rig.enforcer.check()
+
+
 class Saboteur:
     """A transactor beside whom somebody else flushes a chain after each of his transactions."""
 
