@@ -31,6 +31,7 @@ MODULES: Final = (
     "broker.cli.audit_tail",
     "broker.cli.net",
     "broker.cli.pki",
+    "broker.cli.policy_sign",
     "broker.cli.generic",
     "broker.cli.completion",
 )

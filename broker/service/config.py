@@ -54,6 +54,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     store: str = "xenbus"
     state: str = "/var/lib/xen-policy-broker"
     policy: str | None = None
+    policy_signers: tuple[str, ...] = ()
     specs: str | None = None
     rpc: RpcConfig = RpcConfig()
     adopt_labels: bool = False
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     state: Path
     policy: Path | None
+    policy_signers: tuple[Path, ...] = ()
     specs: Path
     socket: Path
     listen: tuple[str, ...] = ()
@@ -100,6 +102,7 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
         store=address,
         state=(state or base / config.state).absolute(),
         policy=None if config.policy is None else base / config.policy,
+        policy_signers=tuple(base / name for name in config.policy_signers),
         specs=_SPECS if config.specs is None else base / config.specs,
         socket=base / config.rpc.socket,
         listen=config.rpc.listen,

@@ -119,7 +119,8 @@ class PolicyLoaded(Line, frozen=True, tag="policy_loaded"):
 
     `renames` are labels that have another name in it, by the former one. `approver` is the
     second person, where one was needed, and `proposal` what he approved; all other proposals
-    were to replace what is in force no more, and are gone.
+    were to replace what is in force no more, and are gone. `signer` is the id of the key that
+    signed it, where it came signed.
     """
 
     name: str
@@ -132,6 +133,7 @@ class PolicyLoaded(Line, frozen=True, tag="policy_loaded"):
     approver: str = ""
     approver_role: str = ""
     proposal: str = ""
+    signer: str = ""
 
 
 class PolicyProposed(Line, frozen=True, tag="policy_proposed"):
@@ -151,6 +153,7 @@ class PolicyProposed(Line, frozen=True, tag="policy_proposed"):
     role: str
     person: str
     expires: float
+    signer: str = ""
 
 
 class PolicyDropped(Line, frozen=True, tag="policy_dropped"):

@@ -24,6 +24,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from broker.pki.dsse import BundleError, key_id, read_signer
 from broker.policy.load import load_policy
 from broker.rpc.certificates import TlsFilesError
 from broker.rpc.errors import RpcError
@@ -70,6 +71,7 @@ class Brokerd:
         Raises:
             RefusedError: the state will not do.
             ProblemsError: the descriptions, or the policy that seeds an empty state, are not good.
+            BundleError: a key that may sign policies is none.
             TlsFilesError, ListenError: what the RPC is to be served with will not do.
             OSError: something cannot be read or written.
         """
@@ -79,6 +81,8 @@ class Brokerd:
         self._reactor = reactor
         self._init = init
         specs = load_specs(settings.specs)
+        keys = [read_signer(it.read_bytes(), str(it)) for it in settings.policy_signers]
+        signers = {key_id(key): key for key in keys}
         self._statedir = StateDir(settings.state, init=init, rotation=settings.rotation)
         key = self._statedir.key
         budget = Budget(settings.burst, settings.refill)
@@ -93,7 +97,7 @@ class Brokerd:
             check=self._check_store,
         )
         self.engine.judge.specs = specs
-        self._policies = Policies(self.engine, self._statedir)
+        self._policies = Policies(self.engine, self._statedir, signers)
         self._checked = False
         self._public_key = key.public_key()
         started = events.Started(time.time(), version("xen-policy-broker"), self._statedir.note)
@@ -187,11 +191,12 @@ class Brokerd:
     def _seed(self, path: Path) -> None:
         """The configured policy, for a state that has none yet: bad input if it is not good."""
         data = path.read_bytes()
-        load_policy(data, str(path))
+        if not self._settings.policy_signers:
+            load_policy(data, str(path))
         try:
             self._policies.load(data, str(path), local_root("the first start"))
         except RpcError as error:
-            raise RefusedError(str(error)) from None
+            raise RefusedError("; ".join([str(error), *error.problems])) from None
 
     async def _connected(self, connection: StoreConnection) -> None:
         await self.engine.connected(connection)
@@ -248,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (
         ProblemsError,
+        BundleError,
         OSError,
         CannotListenError,
         ListenError,

@@ -14,19 +14,22 @@ from twisted.logger import Logger
 
 from broker.core.governance import governed_changes, has_governing_approver
 from broker.core.roles import GOVERN, READ
+from broker.pki.dsse import BundleError, is_bundle, open_bundle
 from broker.policy.load import load_policy
 from broker.protocol.load import load_spec
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
 from broker.rpc.methods import METHODS
 from broker.service import events
-from broker.service.proposals import Proposals
+from broker.service.proposals import Proposals, Read
 from broker.service.statedir import RefusedError
 from broker.text.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from broker.core.policy import Policy
     from broker.rpc.admin import Caller
@@ -44,8 +47,14 @@ class Policies:
 
     log = Logger()
 
-    def __init__(self, engine: Engine, statedir: StateDir) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        statedir: StateDir,
+        signers: Mapping[str, Ed25519PublicKey] | None = None,
+    ) -> None:
         self.data = b""
+        self._signers = signers or {}
         self._engine = engine
         self._statedir = statedir
         self.proposals = Proposals(engine, statedir)
@@ -93,8 +102,9 @@ class Policies:
                 written down.
         """
         try:
-            policy = self._read(data, source)
-            change = self._judge(policy, who, replaces, dry_run=dry_run)
+            read = self._read(data, source)
+            policy = read.policy
+            change = self._judge(read, who, replaces, dry_run=dry_run)
         except RpcError as error:
             if not dry_run:
                 problems = error.problems or (error.message,)
@@ -103,7 +113,7 @@ class Policies:
         if dry_run or not change.changed:
             return change
         if change.second_person:
-            proposal = self.proposals.propose(policy, data, source, who.caller, change.governs)
+            proposal = self.proposals.propose(read, source, who.caller, change.governs)
             self.log.info(
                 "policy {name} {version} ({digest}) waits for a second person as {id}, "
                 "proposed by {subject}",
@@ -114,7 +124,7 @@ class Policies:
                 subject=who.caller.subject,
             )
             return msgspec.structs.replace(change, proposal=proposal.id)
-        self._enforce(policy, data, who.caller)
+        self._enforce(read, who.caller)
         return change
 
     def review(self, key: str) -> methods.Review:
@@ -124,11 +134,11 @@ class Policies:
             RpcError: `not_found`, `conflict`, `unavailable`.
         """
         proposal = self.proposals.find(key)
-        policy, data = self._proposed(proposal)
-        change = self._change(policy, _renames(policy, self._current), dry_run=True)
+        read = self._proposed(proposal)
+        change = self._change(read.policy, _renames(read.policy, self._current), dry_run=True)
         return methods.Review(
             proposal=self.proposals.view(proposal),
-            text=data.decode("utf-8"),
+            text=read.data.decode("utf-8"),
             change=msgspec.structs.replace(change, governs=proposal.governs, second_person=True),
         )
 
@@ -141,19 +151,35 @@ class Policies:
         proposal = self.proposals.find(key)
         if proposal.person == who.caller.person:
             raise RpcError("denied", "nobody approves his own change; somebody else has to")
-        policy, data = self._proposed(proposal)
+        read = self._proposed(proposal)
+        policy = read.policy
         governs = governed_changes_of(self._current, policy)
         if governs and not who.governs:
             raise RpcError("denied", _ungoverned(governs))
         change = self._change(policy, _renames(policy, self._current), dry_run=False)
-        self._enforce(policy, data, who.caller, proposal)
+        self._enforce(read, who.caller, proposal)
         return msgspec.structs.replace(change, governs=governs)
 
     @property
     def _current(self) -> Policy | None:
         return self._engine.judge.policy
 
-    def _read(self, data: bytes, source: str) -> Policy:
+    def _read(self, untrusted_data: bytes, source: str) -> Read:
+        """A policy as it was handed in: where signers are configured, signed by one of them."""
+        data, signer = untrusted_data, ""
+        if self._signers:
+            try:
+                opened = open_bundle(untrusted_data, self._signers)
+            except BundleError as error:
+                raise RpcError("bad_input", f"{source}: {error}") from None
+            data, signer = opened.payload, opened.signer
+        elif is_bundle(untrusted_data):
+            raise RpcError(
+                "bad_input", f"{source} is signed, but no policy_signers are configured here"
+            )
+        return Read(self._parse(data, source), data, signer)
+
+    def _parse(self, data: bytes, source: str) -> Policy:
         try:
             policy = load_policy(data, source)
             _refuse_observe(policy)
@@ -163,11 +189,13 @@ class Policies:
         return policy
 
     def _judge(
-        self, policy: Policy, who: Requester, replaces: str | None, *, dry_run: bool
+        self, read: Read, who: Requester, replaces: str | None, *, dry_run: bool
     ) -> methods.PolicyChange:
         """Whether `who` may put the policy in force now, alone or not, and what it changes."""
-        current = self._current
+        policy, current = read.policy, self._current
         conflict = _conflict(policy, current, replaces)
+        if not conflict and read.signer and (current is None or current.digest != policy.digest):
+            conflict = _rollback(policy, self._engine.state.versions.get(policy.name))
         if conflict:
             raise RpcError("conflict", conflict)
         change = self._change(policy, _renames(policy, current), dry_run=dry_run)
@@ -182,21 +210,20 @@ class Policies:
             change, governs=governs, second_person=second, warnings=tuple(unknown_verbs(policy))
         )
 
-    def _proposed(self, proposal: Proposal) -> tuple[Policy, bytes]:
+    def _proposed(self, proposal: Proposal) -> Read:
         """A policy that waits, checked again: its bytes, and that it replaces what is in force."""
         data = self.proposals.text(proposal)
-        policy = self._read(data, proposal.source)
+        policy = self._parse(data, proposal.source)
         if policy.digest != proposal.digest:
             raise RpcError("unavailable", f"the policy kept for {proposal.id} was changed")
         conflict = _conflict(policy, self._current, proposal.replaces)
         if conflict:
             raise RpcError("conflict", conflict)
-        return policy, data
+        return Read(policy, data, proposal.signer)
 
-    def _enforce(
-        self, policy: Policy, data: bytes, caller: Caller, proposal: Proposal | None = None
-    ) -> None:
+    def _enforce(self, read: Read, caller: Caller, proposal: Proposal | None = None) -> None:
         """Write it down, then let it take effect."""
+        policy, data = read.policy, read.data
         engine, current = self._engine, self._current
         by, approver = caller, None
         subject, role = by.subject, by.role
@@ -214,6 +241,7 @@ class Policies:
             "" if approver is None else approver.subject,
             "" if approver is None else approver.role,
             "" if proposal is None else proposal.id,
+            read.signer,
         )
         try:
             self._statedir.keep_policy(policy.digest, data)
@@ -350,6 +378,20 @@ def _conflict(policy: Policy, current: Policy | None, replaces: str | None) -> s
         version = f"{wanted[1][0]}.{wanted[1][1]}"
         return f"it says from: {wanted[0]} {version}, but {in_force} is in force"
     return ""
+
+
+def _rollback(policy: Policy, highest: tuple[int, int] | None) -> str:
+    """Why a signed policy may not follow what was in force before (empty: it may).
+
+    A signature says that a policy was good once; only its version says that it is not an old
+    one, shown again.
+    """
+    if highest is None or policy.version > highest:
+        return ""
+    return (
+        f"version {_version(policy)} of {policy.name} is signed, but {highest[0]}.{highest[1]} was "
+        "in force already: sign it with a higher one"
+    )
 
 
 def _renames(policy: Policy, current: Policy | None) -> dict[str, str]:

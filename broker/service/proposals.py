@@ -6,6 +6,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
 from broker.service import events
@@ -27,6 +29,14 @@ MOST: Final = 16
 MOST_OF_ONE: Final = 4
 
 
+class Read(msgspec.Struct, frozen=True):
+    """A policy, its exact bytes, and the id of the key that signed them (empty: none)."""
+
+    policy: Policy
+    data: bytes
+    signer: str = ""
+
+
 class Proposals:
     """What waits for approval; `now` is seconds since 1970."""
 
@@ -38,13 +48,14 @@ class Proposals:
         self._now = now
 
     def propose(
-        self, policy: Policy, data: bytes, source: str, caller: Caller, governs: tuple[str, ...]
+        self, read: Read, source: str, caller: Caller, governs: tuple[str, ...]
     ) -> Proposal:
         """Keep a policy until somebody else approves it.
 
         Raises:
             RpcError: `conflict`, too many wait; `unavailable`, it cannot be written down.
         """
+        policy, data = read.policy, read.data
         waiting = self.waiting()
         for known in waiting.values():
             if (known.digest, known.person) == (policy.digest, caller.person):
@@ -67,6 +78,7 @@ class Proposals:
             caller.role,
             caller.person,
             now + LIFE,
+            read.signer,
         )
         try:
             self._statedir.keep_proposal(policy.digest, data)

@@ -42,6 +42,7 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spent: dict[str, str]
     quarantine: dict[str, str]
     proposals: dict[str, Proposal]
+    versions: dict[str, tuple[int, int]]
     revocations: tuple[tuple[str, Revocation], ...]
 
 
@@ -65,6 +66,7 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             spent=state.spent,
             quarantine=state.quarantine,
             proposals=state.proposals,
+            versions=state.versions,
             revocations=tuple(state.revocations.items()),
         )
     )
@@ -94,6 +96,7 @@ def decode_snapshot(data: bytes, head: Head) -> State:
     state.spent = kept.spent
     state.quarantine = kept.quarantine
     state.proposals = kept.proposals
+    state.versions = kept.versions
     state.revocations = Unconfirmed(kept.revocations)
     state.policy_digest = kept.policy_digest
     state.seq, state.beat = kept.seq, kept.beat

@@ -57,6 +57,7 @@ class Proposal(msgspec.Struct, frozen=True):
     person: str
     proposed: float
     expires: float
+    signer: str = ""
 
 
 class State:
@@ -72,6 +73,7 @@ class State:
         self.revocations = Unconfirmed()
         self.policy_digest: str | None = None
         self.proposals: dict[str, Proposal] = {}
+        self.versions: dict[str, tuple[int, int]] = {}
         self.seq = 0
         self.beat = 0
         self.started = False
@@ -125,6 +127,9 @@ class State:
 
     def _apply_policy(self, event: events.PolicyLoaded) -> None:
         self.policy_digest = event.digest
+        major, _, minor = event.version.partition(".")
+        version = (int(major), int(minor))
+        self.versions[event.name] = max(version, self.versions.get(event.name, version))
         self.proposals.clear()
         self._rename(event.renames)
 
@@ -142,6 +147,7 @@ class State:
             person=event.person,
             proposed=event.t,
             expires=event.expires,
+            signer=event.signer,
         )
 
     def _apply_dropped(self, event: events.PolicyDropped) -> None:

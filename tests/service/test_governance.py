@@ -6,11 +6,15 @@ import msgspec
 import pytest
 import pytest_twisted
 from broker_host import POLICY, uuid_of
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from broker.pki.dsse import sign
 from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
 from broker.rpc.methods import METHODS
 from broker.service import proposals
+from broker.service.statedir import RefusedError
 
 run = pytest_twisted.ensureDeferred
 pytestmark = pytest.mark.parametrize("store_daemon", ["embedded"], indirect=True)
@@ -311,3 +315,64 @@ async def test_a_verb_that_no_method_asks_for_is_warned_of(host, box):
     change = await call(admin, ROOT_CALLER, "policy.load", text=POLICY + roles, dry_run=True)
     assert [it.rpartition(" ")[2] for it in change.warnings] == ["label.sat", "lable.*"]
     assert all("role op" in it for it in change.warnings)
+
+
+@pytest.fixture
+def signed(box):
+    """A signer that the broker knows; answers what he signs."""
+    key = Ed25519PrivateKey.generate()
+    path = box.directory / "signer.pub"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    box.options["policy_signers"] = (path,)
+    return lambda text: sign(text.encode(), key).decode()
+
+
+@run
+async def test_where_signers_are_only_signed_policies_load_and_only_forward(host, box, signed):
+    admin = await start(box, signed(GOVERNED))
+    assert in_force(box) == GOVERNED
+    loader = who("leo", "loader")
+    said = await refused("bad_input", admin, ROOT_CALLER, "policy.load", text=RULE)
+    assert "not a signed policy" in said
+    stranger = sign(RULE.encode(), Ed25519PrivateKey.generate()).decode()
+    said = await refused("bad_input", admin, loader, "policy.load", text=stranger)
+    assert "signed by none" in said
+    await call(admin, loader, "policy.load", text=signed(RULE))
+    assert in_force(box) == RULE
+    assert box.lines("policy_loaded")[-1]["signer"]
+    # An old one shown again, also after a restart, and one of the same version.
+    await box.stop()
+    admin = (await box.start()).admin
+    for old in (GOVERNED, RULE + "# as old\n"):
+        said = await refused("conflict", admin, loader, "policy.load", text=signed(old))
+        assert "higher" in said
+    assert not (await call(admin, loader, "policy.load", text=signed(RULE))).changed
+    assert in_force(box) == RULE
+
+
+@run
+async def test_a_signed_policy_waits_as_any_other(host, box, signed):
+    admin = await start(box, signed(GOVERNED))
+    text = CHANGES["protected"].replace('"1.0"', '"1.1"')
+    change = await call(admin, ANN, "policy.load", text=signed(text))
+    assert (await call(admin, BOB, "policy.review", id=change.proposal)).text == text
+    await call(admin, BOB, "policy.approve", id=change.proposal)
+    assert in_force(box) == text
+    assert box.lines("policy_loaded")[-1]["signer"]
+
+
+@run
+async def test_a_signed_policy_is_refused_where_nobody_is_known_to_sign(host, box):
+    admin = await start(box)
+    text = sign(RULE.encode(), Ed25519PrivateKey.generate()).decode()
+    said = await refused("bad_input", admin, ROOT_CALLER, "policy.load", text=text)
+    assert "policy_signers" in said
+
+
+@run
+async def test_a_first_policy_that_is_not_signed_keeps_the_broker_from_starting(host, box, signed):
+    box.policy.write_text(GOVERNED)
+    with pytest.raises(RefusedError, match="not a signed policy"):
+        await box.start()
+    box.brokerd = None
+    assert signed
