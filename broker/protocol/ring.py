@@ -179,7 +179,7 @@ class RingValidator:
             rule.field,
             _evidence(rule, broken),
             rule.number,
-            broken.index,
+            broken.index or 0,
             broken.value & _U64,
         )
 
@@ -250,6 +250,6 @@ def _evidence(rule: Rule, broken: Broken) -> str:
         said += f"; {rule.field} is {broken.value}"
     elif broken.value:
         said += f"; the id is {broken.value}"
-    if broken.index:
+    if broken.index is not None:
         said += f"; item {broken.index}"
     return said

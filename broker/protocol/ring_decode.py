@@ -28,9 +28,9 @@ _CODES: Final = {1: "b", 2: "h", 4: "i", 8: "q"}
 
 
 class Broken(Exception):  # noqa: N818 - a verdict on its way, not an error
-    """A rule is broken: by item `index`, by `value`, where that says something."""
+    """A rule is broken: by item `index` of a list, by `value`, where that says something."""
 
-    def __init__(self, rule: Rule, *, index: int = 0, value: int = 0) -> None:
+    def __init__(self, rule: Rule, *, index: int | None = None, value: int = 0) -> None:
         super().__init__(rule.name)
         self.rule = rule
         self.index = index
@@ -55,7 +55,9 @@ class _Layout:
             (field.name, _check(check), check.rule) for field in fields for check in field.checks
         ]
 
-    def read(self, numbers: tuple[int, ...], values: dict[str, int], index: int) -> None:
+    def read(
+        self, numbers: tuple[int, ...], values: dict[str, int], index: int | None = None
+    ) -> None:
         values.update(zip(self.names, numbers, strict=True))
         for name, holds, rule in self.checks:
             if not holds(values[name]):
@@ -81,7 +83,7 @@ class _Conditions:
     def __init__(self, conditions: Iterable[Condition]) -> None:
         self._all = [(one.rule, reckoner(one.expression)) for one in conditions]
 
-    def check(self, values: Mapping[str, int], index: int = 0) -> None:
+    def check(self, values: Mapping[str, int], index: int | None = None) -> None:
         for rule, reckon in self._all:
             if not reckon(values):
                 raise Broken(rule, index=index)
@@ -165,7 +167,7 @@ class Decoder:
         Raises:
             Broken: one is not what it may be.
         """
-        self._layout.read(self._layout.form.unpack(copy), values, 0)
+        self._layout.read(self._layout.form.unpack(copy), values)
 
     def check(self, copy: bytes, values: dict[str, int]) -> None:
         """Check the rules, then the lists in the message.
