@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from broker.audit.chain import Framed
 
 NEWEST: Final = "audit.jsonl"
+BEGUN: Final = "audit.jsonl.new"
+"""A segment that is being made, until it takes the newest one's name."""
 KIND: Final = "segment"
 _OLDER: Final = re.compile(r"audit-([0-9]{12})\.jsonl")
 _SNAPSHOT: Final = re.compile(r"state-([0-9]{12})\.json")

@@ -20,8 +20,15 @@ import msgspec
 
 from broker.audit.chain import Head, frame, in_force_field
 from broker.audit.checkpoint import sign_checkpoint
-from broker.audit.segments import Segment, older_name, older_segments, snapshot_name, snapshots
-from broker.service.durable import sync_directory, write_all, write_durably, write_new
+from broker.audit.segments import (
+    BEGUN,
+    Segment,
+    older_name,
+    older_segments,
+    snapshot_name,
+    snapshots,
+)
+from broker.service.durable import sync_directory, write_all, write_new
 from broker.service.events import Event, encode_event
 
 if TYPE_CHECKING:
@@ -161,12 +168,12 @@ class Journal:
         first, directory = self.head.n + 1, self.path.parent
         older = directory / older_name(self.first)
         kept = directory / snapshot_name(first)
-        begun = directory / f"{self.path.name}.new"
+        begun = directory / BEGUN
         file = -1
         try:
             if self._unsynced:
                 os.fdatasync(self._file)
-            write_durably(kept, snapshot, 0o600)
+            os.close(write_new(kept, snapshot, 0o600))
             data, head = self._beginning(snapshot)
             file = write_new(begun, data, 0o600)
             os.link(self.path, older)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import filecmp
-import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from broker.audit.chain import ChainError
-from broker.audit.segments import NEWEST, first_line, older_segments, snapshots
+from broker.audit.segments import BEGUN, NEWEST, first_line, older_segments, snapshots
 from broker.service.durable import sync_directory, write_durably
 from broker.service.replay import CorruptError, Replayed, replay, state_before
 from broker.service.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_LEFT_BEHIND: Final = re.compile(r"(audit\.jsonl|state-[0-9]{12}\.json)\.new")
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -63,9 +60,7 @@ def tidy(directory: Path) -> None:
     for number, path in snapshots(directory).items():
         if number > first:
             path.unlink()
-    for path in list(directory.iterdir()):
-        if _LEFT_BEHIND.fullmatch(path.name):
-            path.unlink()
+    (directory / BEGUN).unlink(missing_ok=True)
 
 
 def recover(directory: Path, why: str) -> Recovered:
