@@ -8,8 +8,10 @@ COMMON: Final = """\
 #ifndef XPB_RING_COMMON
 #define XPB_RING_COMMON
 
+#if !defined(XPB_OWN_TYPES)
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 /* Whose message broke a rule. */
 enum xpb_party { XPB_NOBODY = 0, XPB_FRONTEND = 1, XPB_BACKEND = 2 };

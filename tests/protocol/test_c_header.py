@@ -134,6 +134,22 @@ def test_misuse_is_never_fine(tmp_path, flags):
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
+def test_a_kernel_may_bring_its_own_types(tmp_path, compiler):
+    write_headers(tmp_path)
+    types = """\
+#define XPB_OWN_TYPES
+typedef __SIZE_TYPE__ size_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __UINT64_TYPE__ uint64_t;
+#define UINT64_C(c) c##UL
+#define UINT64_MAX __UINT64_MAX__
+"""
+    source = types + '#include "vbd.h"\n#include "vif.h"\n'
+    flags = ("-ffreestanding", "-nostdinc")
+    assert compiled(tmp_path, source, *flags, compiler=compiler) == ""
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_documented_example_compiles(tmp_path, compiler):
     write_headers(tmp_path)
     (tmp_path / "vbd.h").rename(tmp_path / "vbd_rings.h")

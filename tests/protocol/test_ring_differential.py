@@ -13,6 +13,7 @@ from support.ring_messages import GIVEN, RINGS, TRAFFIC, rings_of
 
 from broker.protocol.ring import RingValidator
 
+# Fewer will do for a quick look.
 MESSAGES = int(os.environ.get("XPB_RING_MESSAGES", "1000000"))
 SHARE = {"io": 0.4, "tx": 0.3, "rx": 0.2, "ctrl": 0.1}
 EDGES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16, 0x7F, 0x80, 0xFF)
