@@ -37,6 +37,7 @@ from broker.agent.gates.vif import NoFilter, VifGate
 from broker.agent.helper import HelperSession
 from broker.agent.net_helper import NetHelper
 from broker.agent.session import AgentSession
+from broker.agent.untrusted_backends import UntrustedBackends
 from broker.net.links import LinkMonitor, LinkTable
 from broker.net.model import NetError
 from broker.net.privileges import give_up_net_admin
@@ -142,6 +143,12 @@ class Agent:
             )
         )
 
+        self._untrusted = (
+            None
+            if self._helper is None
+            else UntrustedBackends(self._session.connected, key, reactor)
+        )
+
     def start(self) -> None:
         """Begin.
 
@@ -163,6 +170,8 @@ class Agent:
             self._reactor.addReader(_MonitorReader(LinkMonitor(), self._session, self._bridges))
         if self._helper is not None:
             self._helper.startService()
+        if self._untrusted is not None:
+            self._untrusted.start()
         self._session.startService()
         if self._drops is not None:
             self._drops.start()
@@ -184,6 +193,8 @@ class Agent:
         self.log.info("stopping: every gate stays as it is")
         if self._drops is not None:
             self._drops.stop()
+        if self._untrusted is not None:
+            self._untrusted.stop()
         await self._session.stopService()
         if self._helper is not None:
             await self._helper.stopService()
