@@ -17,6 +17,7 @@ from rich.console import Console
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
+from broker.audit.directory import PUBLIC_KEY, read_key, verify_directory
 from broker.rpc.methods import LabelSet
 from broker.sim.host import Domain, HostError, SimulatedHost
 from broker.sim.toolstack import Device, vbd, vif
@@ -57,8 +58,13 @@ class Demo:
         await self._hostile(web)
         await self._crash()
         self._chapter("The audit log has every decision, written before it took effect")
-        audit = (self._host.directory / "state" / "audit.jsonl").read_text().splitlines()
-        self._say(f"{len(audit)} durable lines in the state directory's audit.jsonl")
+        state = self._host.directory / "state"
+        report = verify_directory(state, [read_key(state / PUBLIC_KEY)])
+        if not report.good:
+            raise HostError(f"the audit log is not whole: {report.problems[0]}")
+        self.checks += 1
+        self._say(f"{report.last} durable records in the state directory's audit.jsonl, each")
+        self._say("chained to the one before: brokerctl audit verify finds nothing wrong")
 
     async def _customers(self) -> Domain:
         self._chapter("Two customers boot, each with a network device and a disk of its own")
