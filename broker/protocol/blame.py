@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from broker.protocol.conditions import Keys
+    from broker.protocol.fields import Field
     from broker.protocol.parties import Party
     from broker.protocol.rule import Name, Rule
-    from broker.protocol.tables import Field
 
 _SHOWN: Final = 60
 _MOST_SHOWN: Final = 4

@@ -98,12 +98,13 @@ class KeyChecker:
             notes.bad(key, "'read_only' is for keys of the frontend's directory")
         owner = SIDES[1] if key.read_only else name
         able = {owner, "toolstack", "hotplug"}
+        can = f"here the {owner}, the toolstack and scripts can"
         if not able.intersection(key.writer):
-            notes.bad(text, f"nobody may write '{notes.show(text)}': it is {owner}'s to write")
+            notes.bad(text, f"nobody may write '{notes.show(text)}': {can}")
         else:
             for writer in key.writer:
                 if writer not in able:
-                    notes.bad(writer, f"'{writer}' cannot write here: it is {owner}'s to write")
+                    notes.bad(writer, f"'{writer}' cannot write here: {can}")
 
     def _value(self, key: KeyForm) -> None:
         notes = self._notes

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.protocol.conditions import Keys
+    from broker.protocol.fields import Field
     from broker.protocol.parties import Party
     from broker.protocol.product import Judgement
     from broker.protocol.rule import Name, Rule
-    from broker.protocol.tables import Field, Tables
+    from broker.protocol.tables import Tables
 
 _STATES: Final = {b"%d" % state: state for state in range(1, 9)}
 _PARTIES: Final[tuple[Party, Party]] = ("frontend", "backend")
@@ -62,7 +63,7 @@ class Look:
         timed = moved
         for field in changed:
             looked_at.update(field.rules)
-            timed = timed or field.times
+            timed = timed or field.watched
             if field.frozen is not None or field.moves is not None:
                 self._judge_change(field, f, b, begun=begun[field.side])
         standing = self._judge_rules(looked_at, f, b, moved=moved)
@@ -94,12 +95,11 @@ class Look:
             life.b in product.back.evident and not life.b == b == 0,
         )
         said = product.judge(node, f, b, front_again=again[0], back_again=again[1])
-        removed = (
-            f != life.f and not again[0] and self._was_emptied(0, life.front, self._front),
-            b != life.b and not again[1] and self._was_emptied(1, life.back, self._back),
-        )
-        if any(removed):
-            again = again[0] or removed[0], again[1] or removed[1]
+        if not said.legal:
+            again = (
+                again[0] or (f != life.f and self._was_emptied(0, life.front, self._front)),
+                again[1] or (b != life.b and self._was_emptied(1, life.back, self._back)),
+            )
             said = product.judge(node, f, b, front_again=again[0], back_again=again[1])
         if not said.legal:
             self._note_move(said, (f, b))
@@ -170,18 +170,22 @@ class Look:
     def _judge_rules(self, looked_at: set[int], f: int, b: int, *, moved: bool) -> int:
         """The rules that are broken now; those that were not before are noted."""
         life, rules = self._life, self._tables.rules
+        front, back = self._front, self._back
         standing = life.standing
         if moved:
             again, in_force = self._tables.entered(life.f, life.b, f, b)
             standing &= in_force
-            looked_at.update(again)
-        front, back = self._front, self._back
+            for number, side, name, present, broken in again:
+                if name and (name in (back if side else front)) is not present:
+                    standing &= ~(1 << number)
+                elif broken(front, back, f, b) is not bool(standing >> number & 1):
+                    looked_at.add(number)
         for number in looked_at:
             rule = rules[number]
+            bit = 1 << number
             front_mask, back_mask = rule.masks
             if not (front_mask >> f & 1 and back_mask >> b & 1):
                 continue
-            bit = 1 << number
             if not rule.broken(front, back, f, b):
                 standing &= ~bit
             elif not standing & bit:

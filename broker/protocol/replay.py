@@ -76,20 +76,25 @@ def parse_trace(data: bytes, source: str) -> list[Change]:
 
 def snapshots(changes: Iterable[Change]) -> Iterator[Snapshot]:
     """What each moment of a trace shows."""
-    directories: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
+    front: dict[str, bytes] = {}
+    back: dict[str, bytes] = {}
     writers: dict[Name, str] = {}
     now: float | None = None
     for change in changes:
         if now is not None and change.t != now:
-            yield Snapshot(now, dict(directories[0]), dict(directories[1]), writers)
+            yield Snapshot(now, front, back, writers)
             writers = {}
         now = change.t
-        directory = directories[0 if change.side == "frontend" else 1]
-        for key in _apply(directory, change):
+        # What was handed out stays as it is.
+        if change.side == "frontend":
+            front = dict(front)
+        else:
+            back = dict(back)
+        for key in _apply(front if change.side == "frontend" else back, change):
             if change.writer is not None:
                 writers[change.side, key] = change.writer
     if now is not None:
-        yield Snapshot(now, dict(directories[0]), dict(directories[1]), writers)
+        yield Snapshot(now, front, back, writers)
 
 
 def _apply(directory: dict[str, bytes], change: Change) -> list[str]:

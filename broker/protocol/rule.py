@@ -32,7 +32,8 @@ _TIED: Final = {"frontend": "initialised", "backend": "init-wait"}
 class Rule(msgspec.Struct, frozen=True):
     """One rule. `broken` is asked only in the states of the masks.
 
-    `keys` are those it depends on; `stateful` says that it also depends on the states.
+    `keys` are those it depends on; `stateful` says that it also depends on the states. `only_if`
+    is a key (side 0 or 1, name) and whether it stands there: else the rule is not broken.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rule(msgspec.Struct, frozen=True):
     broken: Test
     keys: frozenset[Name]
     stateful: bool = False
+    only_if: tuple[int, str, bool] | None = None
 
     def in_force(self, f: int, b: int) -> bool:
         """Whether it holds the ends to anything in these states."""

@@ -110,6 +110,7 @@ def _key_rules(ends: Ends, name: str, key_name: str, key: KeyForm) -> Iterator[R
             missing,
             frozenset({place, *names_in(key.needed_if)}),
             stateful=any(map(states_spoken_of, key.needed_if)),
+            only_if=(SIDES.index(name), key_name, False),
         )
     allowed = all_of(key.allowed_if, ends.defaults, unknown=True)
     if allowed is not None:
@@ -127,6 +128,7 @@ def _key_rules(ends: Ends, name: str, key_name: str, key: KeyForm) -> Iterator[R
             uncalled,
             frozenset({place, *names_in(key.allowed_if)}),
             stateful=any(map(states_spoken_of, key.allowed_if)),
+            only_if=(SIDES.index(name), key_name, True),
         )
 
 

@@ -5,6 +5,7 @@ Numbers are decimal, without a sign. A value is guest-sourced until one of these
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_VALUE: Final = 512
 """Bytes of a value that are kept; what is longer has no type here."""
+_REMEMBERED: Final = 256
+"""Values whose reading is remembered, of each type: enough for many channels, bounded."""
 _UINT: Final = re.compile(rb"[0-9]{1,20}")
 _STATE: Final = re.compile(rb"[1-8]")
 
@@ -54,6 +57,7 @@ NAMES: Final = (*RANGES, *_PATTERNS, STATE, WORDS, LISTED)
 """Every type a description may give a key."""
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def number(untrusted_value: bytes | None) -> int | None:
     """The decimal number, or None where it is none."""
     if untrusted_value is None or not _UINT.fullmatch(untrusted_value):
@@ -66,6 +70,7 @@ def words(untrusted_value: bytes) -> list[bytes]:
     return [word.strip() for word in untrusted_value.split(b",")]
 
 
+@functools.cache  # as many as the descriptions have types
 def check_of(
     name: str,
     bounds: tuple[int, int] | None = None,
@@ -78,6 +83,13 @@ def check_of(
     Raises:
         KeyError: there is no such type.
     """
+    check = _check_of(name, bounds, values, power_of_two=power_of_two)
+    return functools.lru_cache(maxsize=_REMEMBERED)(check)
+
+
+def _check_of(
+    name: str, bounds: tuple[int, int] | None, values: tuple[str, ...], *, power_of_two: bool
+) -> Check:
     if name in RANGES:
         return _number_check(bounds or RANGES[name], power_of_two=power_of_two)
     if name == WORDS:

@@ -18,6 +18,7 @@ BENCHES = {
     "bridge": "tools.bench.bridge.items",
     "core-verdicts": "tools.bench.core_verdicts",
     "decision": "tools.bench.decisions",
+    "monitor": "tools.bench.monitor",
     "reconcile": "tools.bench.reconcile",
     "ring": "tools.bench.ring_messages",
 }
