@@ -206,7 +206,6 @@ class PortEnforcer:
         try:
             self._nft.run(commands)
         except TransactionError as error:
-            self._in_doubt = True
             self._alarm(f"{error}: our tables were changed by somebody else; writing them anew")
             self._write_whole(target, self._content)
 

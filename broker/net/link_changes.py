@@ -26,7 +26,6 @@ _CREATE, _REPLACE = 0x400, 0x100
 _ADDRESS, _MTU, _AF_SPEC = 1, 4, 26
 _IFADDR: Final = struct.Struct("=BBBBi")
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_SECONDARY: Final = 0x01
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")
 _RTA_DESTINATION, _RTA_OUT, _RTA_PRIORITY, _RTA_SOURCE = 1, 4, 6, 7
 _MAIN_TABLE, _BOOT, _LINK_SCOPE, _UNICAST = 254, 3, 253, 1
@@ -163,15 +162,15 @@ class LinkChanges:
             raise NetError(f"link {index} is no bridge to join")
 
     def _address_of(self, name: str) -> str:
-        """The first primary IPv4 address of a link."""
+        """The first IPv4 address of a link: the kernel tells primary ones before the others."""
         link = self._links.named(name)
         if link is None:
             raise NetError(f"there is no link {name}, whose address routed vifs are to get")
         header = _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)
         for _, payload in self._ask(f"addresses of {name}", _GETADDR, netlink.DUMP, header):
-            _, _, flags, _, index = _IFADDR.unpack_from(payload)
+            *_, index = _IFADDR.unpack_from(payload)
             local = netlink.attributes(payload, _IFADDR.size).get(_IFA_LOCAL)
-            if index == link.index and local and not flags & _SECONDARY:
+            if index == link.index and local:
                 return ip_address(socket.inet_ntoa(local))
         raise NetError(f"{name} has no IPv4 address for routed vifs to get: is it up?")
 

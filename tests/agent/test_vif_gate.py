@@ -179,6 +179,7 @@ async def test_what_is_no_bridge_is_not_joined(it, bridge):
     with pytest.raises(GateError, match="bridge"):
         await it.gate.open(device(bridge=bridge))
     assert it.lab.shown("vif3.0") == (False, False)
+    assert it.filter.told == []  # it did not come as far as that
 
 
 @pytest.mark.parametrize("name", [b"../x", b"a" * 16, b"a b", b"\xff", b"-n"])
@@ -210,25 +211,31 @@ async def test_a_vifname_cannot_take_another_kind_of_link(it):
 
 @pytest_twisted.ensureDeferred
 async def test_a_link_belonging_to_another_device_is_not_taken_for_it():
-    class OneLink:
-        def __init__(self, link):
-            self.link = link
+    class Table:
+        def __init__(self, *links):
+            self.links = links
 
         def named(self, name):
-            return self.link if self.link.name == name else None
+            return next((link for link in self.links if link.name == name), None)
 
         def all(self):
-            return [self.link]
+            return self.links
+
+    def shown(*links):
+        gate = VifGate(Table(*links), None, Nodes(), NoFilter())
+        return gate.observe(device(vifname=b"red-web"))
 
     def seen(name, kind, parent):
-        links = OneLink(Link(7, name, up=True, master=0, kind=kind, parent=parent))
-        return VifGate(links, None, Nodes(), NoFilter()).observe(device(vifname=b"red-web")).open
+        return shown(Link(7, name, up=True, master=0, kind=kind, parent=parent)).open
 
     assert seen("red-web", "", "xen-backend/vif-3-0")
     assert seen("whatever", "", "xen-backend/vif-3-0")
     assert not seen("red-web", "", "xen-backend/vif-4-0")
     assert not seen("red-web", "", "pci/0000:00:03.0")
     assert not seen("whatever", "", "")
+    own = Link(7, "vif3.0", up=False, master=0, kind="", parent="xen-backend/vif-3-0")
+    stranger = Link(8, "red-web", up=True, master=0, kind="veth", parent="")
+    assert shown(stranger, own).detail.startswith("vif3.0 ")
 
 
 @pytest.mark.parametrize(
@@ -334,3 +341,58 @@ async def test_a_links_own_name_may_be_another_and_a_bridge_it_is_in_too(it):
     await it.gate.suspend(device())
     assert it.lab.shown("vif3.0") == (False, False)
     it.lab.host.ip("link", "del", "xpbr1")
+
+
+class Router:
+    """Changes links as it is told, and notes what is to be routed, and what the link was like."""
+
+    def __init__(self, it):
+        self._it = it
+        self.routes = []
+
+    def change_link(self, index, **wanted):
+        self._it.changes.change_link(index, **wanted)
+
+    def route_to(self, index, networks, through):
+        self.routes.append((networks, through, self._it.lab.shown("vif3.0")))
+
+
+@pytest.mark.parametrize("script", [b"vif-route", b"/etc/xen/scripts/vif-broker-route"])
+@pytest_twisted.ensureDeferred
+async def test_a_routed_vif_gets_its_class_then_comes_up_then_its_routes(it, script):
+    it.gate._changer = router = Router(it)
+    await it.gate.open(device(script=script, ip=b"10.3.0.2 fd00::/64"))
+    assert it.filter.told == [("admit", "vif3.0", (False, False))]
+    assert router.routes == [(["10.3.0.2/32", "fd00::/64"], "eth0", (True, False))]
+    assert it.lab.shown("vif3.0") == (True, False)
+    assert it.nodes.done == ["hotplug-status=connected"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_routed_vif_that_somebody_bridges_meanwhile_is_not_open(it):
+    class Bridging(Router):
+        def route_to(self, index, networks, through):
+            it.lab.host.ip("link", "set", "vif3.0", "master", "xpbr0")
+
+    it.gate._changer = Bridging(it)
+    with pytest.raises(GateError, match="not up in no bridge"):
+        await it.gate.open(device(script=b"vif-route"))
+    assert it.lab.shown("vif3.0") == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"script": b"/etc/xen/scripts/vif-nat"}, "vif-nat is not supported"),
+        ({"script": b"vif-openvswitch"}, "vif-openvswitch is not supported"),
+        ({"script": b"vif-route", "ip": b"10.0.0.1 x"}, "not an IP address or network"),
+        ({"script": b"vif-route", "ip": b"10.0.0.1 " * 65}, "more than 64"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_set_up_that_cannot_be_made_leaves_the_link_alone(it, values, why):
+    it.gate._changer = router = Router(it)
+    with pytest.raises(GateError, match=why):
+        await it.gate.open(device(**values))
+    assert (it.filter.told, router.routes) == ([], [])
+    assert it.lab.shown("vif3.0") == (False, False)

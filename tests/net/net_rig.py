@@ -23,6 +23,7 @@ from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 OBSERVER = "observer"
+_ALL_PROTOCOLS = 3
 _names = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -89,8 +90,9 @@ class Guest:
         self.port, self.number, self.mac = name, number, mac(number)
         self.index = 0
         with net.guests.entered():
-            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            self.socket.bind((f"g{name}", 0))
+            # Without a protocol until it is bound: else it would hear every interface until then.
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            self.socket.bind((f"g{name}", _ALL_PROTOCOLS))
         self.socket.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)
         self.socket.setblocking(False)
 

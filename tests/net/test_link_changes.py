@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,7 @@ def test_routes_with_a_wrong_field_are_no_request(fields):
 def routed(net):
     net.add("eth0", bridge=None)
     net.host.ip("addr add 192.0.2.7/24 dev eth0", "addr add 192.0.2.8/24 dev eth0")
+    net.host.ip("link set lo up")  # whose address is not eth0's
     return net.index("vif1.0")
 
 
@@ -200,6 +202,21 @@ def sets(pid):
     )
     caps = {name: int(words[f"Cap{name}"], 16) for name in ("Eff", "Prm", "Inh", "Bnd", "Amb")}
     return caps, words["Uid"].split(), words["Groups"].split(), words["NoNewPrivs"].strip()
+
+
+def test_the_helper_keeps_no_group_of_its_parents(net):
+    ours, theirs = socket.socketpair()
+    program = (
+        "import os, sys; from broker.net.helper import main; os.setgroups([4242]);"
+        f"sys.exit(main(['--fd', '{theirs.fileno()}']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], pass_fds=[theirs.fileno()])
+    theirs.close()
+    helper = client.HelperClient(ours)
+    helper.check()
+    assert sets(process.pid)[2] == []
+    helper.close()
+    assert process.wait(timeout=10) == 0
 
 
 def test_the_helper_has_cap_net_admin_and_nothing_else(helper):

@@ -14,11 +14,12 @@ import pytest
 from net_rig import OBSERVER, all_frames, delivered, expected, frame_for, run, teach
 from net_rules import FakeRules
 
-from broker.net import client, messages
+from broker.net import client, filtering, messages
 from broker.net.label_ids import NOBODY, label_id
 from broker.net.links import LinkTable
 from broker.net.messages import Alarm, Dropped, Framer, ProtocolError, Remove, Traced
 from broker.net.model import InvalidError, NetError, Port, Target
+from broker.net.monitor import Changes
 from broker.net.policy_rules import Uplink
 from broker.net.ports import LabelledPorts, OpenPort
 
@@ -256,6 +257,76 @@ def test_a_bridge_that_is_no_linux_bridge_is_refused(bed):
         helper.start(Target(frozenset({"vif1.0"})))
 
 
+def test_a_port_of_a_bridge_that_became_something_else_is_refused(bed):
+    rig, helper, _ports, (one, two), _observer = bed
+    helper.start(Target(frozenset({"br0", "br5"})))
+    with pytest.raises(NetError, match="there is no bridge br5"):
+        helper.put(Port("vif1.0", one.index, 1, bridge="br5"))
+    rig.net.host.ip(f"link set {two.port} down", f"link set {two.port} name br5")
+    with pytest.raises(NetError, match="br5 is not a Linux bridge but veth"):
+        helper.put(Port("vif1.0", one.index, 1, bridge="br5"))
+
+
+def test_a_helper_that_was_told_nothing_yet_leaves_all_as_it_is(bed):
+    rig, helper, _ports, (one, two), observer = bed
+    assert helper.numbers_in_kernel() == frozenset()
+    rig.enforcer.start(rig.target([rig.port(g, 1) for g in (one, two, observer)], {(1, 1)}))
+    rig.net.host.ip(f"link del {two.port}")
+    assert helper.numbers_in_kernel() == {1}
+    assert rig.enforcer.check()
+
+
+def test_samples_are_one_readers_and_another_is_told_so(bed):
+    rig, helper, _ports, _guests, _observer = bed
+    helper.start(Target(frozenset({"br0"})))
+    with rig.net.host.entered():
+        second, process = client.spawn()
+    second.start(Target(frozenset({"br0"})))
+    said = events(second, Alarm)
+    assert any("counted but not shown" in it.text for it in said if isinstance(it, Alarm))
+    second.close()
+    assert process.wait(timeout=10) == 0
+
+
+class Failing:
+    """An enforcer whose next repairs fail, and that cannot take a port out meanwhile."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def _try(self, *_):
+        if self.times:
+            self.times -= 1
+            raise NetError("no memory")
+        return True
+
+    check = remove = _try
+
+
+def test_what_could_not_be_repaired_is_tried_again():
+    alarms = []
+    made = object.__new__(filtering.Filtering)
+    made._enforcer, made._alarm, made._trace = Failing(2), alarms.append, None
+    made._started, made._check_at = True, 0.0
+    made.run_due()
+    assert made.due() is not None
+    made._check_at = 0.0
+    made.run_due()
+    made._check_at = 0.0
+    made.run_due()
+    assert made.due() is None
+    assert len(alarms) == 2
+
+    class Gone:
+        def changes(self):
+            return Changes(tables=False, gone=frozenset({7}))
+
+    made._monitor, made._enforcer = Gone(), Failing(1)
+    made._look()
+    assert made.due() is not None
+    assert "interface 7 is gone" in alarms[-1]
+
+
 def test_a_bridge_that_comes_later_is_closed_from_the_start(bed):
     _rig, helper, _ports, (_one, _two), _observer = bed
     helper.start(Target(frozenset({"br0", "br5"})))
@@ -308,6 +379,9 @@ def test_what_is_not_a_request_ends_the_helper_and_changes_nothing(labelled, sen
         {"macs": ["02:00:00:00:00:01"], "uplink": True},
         {"ips": ["010.0.0.1"]},
         {"ips": ["::0001"]},
+        {"ips": ["10.0.0.1"] * 65},
+        {"label": -1},
+        {"label": 1 << 32},
         {"extra": 1},
         {"uplink": 1},
     ],

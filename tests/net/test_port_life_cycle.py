@@ -263,6 +263,53 @@ def test_a_removal_that_failed_is_not_done_until_the_kernel_shows_it(bed, lies):
     assert _without_sentinel(one, two, observer) == {(one.number, observer.number)}
 
 
+def test_a_change_of_policy_that_is_not_in_force_is_never_taken_for_one(bed):
+    rig, one, two, observer = bed
+    ports = list(rig.enforcer.target.ports.values())
+    honest = rig.enforcer._nft
+    rig.enforcer._nft = Refusing(honest, lies=True)
+    with pytest.raises(NetError):
+        rig.enforcer.update(rig.target(ports, {(1, 9), (9, 1)}))
+    rig.enforcer._nft = honest
+    assert not rig.enforcer.check()
+    teach([one, two])
+    assert reached(rig, [one, two], observer) == {(g.number, observer.number) for g in (one, two)}
+
+
+class Noting:
+    """A transactor that notes what the kernel's pairs are after each transaction."""
+
+    def __init__(self, rig):
+        self.rig, self.inner, self.pairs = rig, rig.enforcer._nft, []
+
+    def run(self, commands):
+        self.inner.run(commands)
+        self.pairs.append(len(self.rig.enforcer._readback.elements(BRIDGE, "pairs")))
+
+    def close(self):
+        self.inner.close()
+
+
+def test_what_retired_numbers_need_is_in_force_between_two_transactions(bed):
+    rig, *_ = bed
+    ports = list(rig.enforcer.target.ports.values())
+    rig.enforcer._nft = noting = Noting(rig)
+    rig.enforcer.update(rig.target(ports, {(1, 1)}), during=frozenset({(1, 1), (1, 9), (9, 1)}))
+    assert noting.pairs == [3, 1]
+    rig.enforcer.update(rig.target(ports, {(9, 9)}), during=frozenset({(9, 9)}))
+    assert noting.pairs == [3, 1, 1]
+
+
+def test_traffic_is_no_change_of_the_tables(bed):
+    rig, one, two, observer = bed
+    rig.enforcer.remove(two.index)
+    one.send(frame_for("odd broadcast", one))
+    two.send(frame_for("odd broadcast", two))
+    _without_sentinel(one, two, observer)
+    assert rig.enforcer.check()
+    assert rig.alarms == []
+
+
 @pytest.mark.parametrize("next_", ["put", "update"])
 def test_after_a_failure_nothing_else_is_called_done_before_all_is_written(bed, next_):
     rig, one, two, observer = bed
