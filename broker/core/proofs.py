@@ -156,7 +156,8 @@ def _lines(reaches: tuple[Reach, ...], space: Space) -> Iterator[_Line]:
         resources = _resources(reaches, device_class, space)
         for frontend in space.frontends:
             for resource in resources:
-                for mode in space.modes:
+                # Writing first: it is what a request without a mode asks for.
+                for mode in sorted(space.modes, reverse=True):
                     yield device_class, frontend, resource, mode
 
 

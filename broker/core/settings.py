@@ -40,9 +40,13 @@ def _labels(old: Policy, new: Policy) -> Iterator[SettingChange]:
     for before, after in successors.items():
         if after is None:
             yield SettingChange("label", before, _number(old, before), "")
-        elif after != before or old.ssidref(before) != new.ssidref(after):
-            was = f"{before} {_number(old, before)}" if after != before else _number(old, before)
-            yield SettingChange("label", after, was, _number(new, after))
+        elif after != before:
+            was, now = (
+                f"{name} ({_number(it, name)})" for it, name in ((old, before), (new, after))
+            )
+            yield SettingChange("label", after, was, now)
+        elif old.ssidref(before) != new.ssidref(after):
+            yield SettingChange("label", after, _number(old, before), _number(new, after))
     for name in new.labels:
         if name not in kept:
             yield SettingChange("label", name, "", _number(new, name))

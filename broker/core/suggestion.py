@@ -133,11 +133,14 @@ class _Finder:
         bootstrap = self._labels[self._definition.bootstrap]
         holders = Counter(ste for label in self._labels.values() for ste in label.ste)
 
-        def cost(ste: str) -> tuple[int, bool, int]:
+        resources = Counter(it.ste for it in self._resources.values())
+
+        def cost(ste: str) -> tuple[int, bool, int, int]:
             lacking = sum(ste not in label.ste for label in known)
-            # With a type that domain 0 lacks a label would not run at all.
+            # With a type that domain 0 lacks a label would not run at all; with a type of
+            # resources it might get those too.
             barred = self._definition.host_authorization and ste not in bootstrap.ste
-            return lacking, barred, holders[ste]
+            return lacking, barred, resources[ste], holders[ste]
 
         costs = {ste: cost(ste) for ste in self._definition.ste_types}
         best = sorted(costs, key=lambda ste: costs[ste])[:2]

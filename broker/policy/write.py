@@ -133,7 +133,9 @@ def _rule(rule: Rule | Between) -> Flow:
 
 
 def _settings(definition: Definition) -> list[str]:
-    lines = _entry("on_violation", dict(definition.on_violation))
+    lines = []
+    if definition.on_violation != {"default": "close"}:
+        lines += _entry("on_violation", dict(definition.on_violation))
     if definition.protected:
         lines += _entry("protected", definition.protected)
     if definition.observe is not None:

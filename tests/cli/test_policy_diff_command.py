@@ -56,7 +56,7 @@ may run together now
   + bank_a with bank_b
 
 labels (was -> is)
-    store_blue: db_blue ssidref 327685 -> ssidref 327685
+    store_blue: db_blue (ssidref 327685) -> store_blue (ssidref 327685)
 
 settings (was -> is)
     host_authorization: true -> false

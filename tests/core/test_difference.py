@@ -12,7 +12,7 @@ from broker.core.settings import setting_changes
 from broker.policy.load import load_policy
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(definitions())
 def test_sets_are_what_decide_says(definition):
     policy = Policy(definition)
@@ -55,7 +55,7 @@ def pairs_of(found, what, gained):
     }
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(definitions(), definitions(renames=True))
 def test_a_difference_is_exact(first, second):
     old, new = Policy(first), Policy(second)
@@ -144,7 +144,7 @@ def test_what_is_written_otherwise_is_told_by_name():
     told = [(it.what, it.name, it.before, it.now) for it in setting_changes(old, new)]
     assert told[:10] == [
         ("label", "b", "ssidref 131074", ""),
-        ("label", "d", "c ssidref 196611", "ssidref 196611"),
+        ("label", "d", "c (ssidref 196611)", "d (ssidref 196611)"),
         ("label", "n", "", "ssidref 131074"),
         ("resource", "r", "match vbd, params /dev/r", "match vbd, params /dev/*"),
         ("resource", "s", "no match", ""),

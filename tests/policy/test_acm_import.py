@@ -54,8 +54,6 @@ resources:
 classes:
   vif: {protocol: vif, default: ste}
   vbd: {protocol: vbd, default: ste}
-
-on_violation: {default: close}
 """
     )
     assert made.text.startswith("# Imported from the ACM policy F, 2008-01-02.\n")

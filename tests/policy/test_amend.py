@@ -23,7 +23,7 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(definitions(), st.lists(requests, max_size=6))
 def test_everything_seen_is_granted_and_nothing_else_of_the_policy_is_touched(definition, seen):
     policy = Policy(definition)

@@ -29,7 +29,7 @@ def shown_edges(made):
                 yield edge.device_class, backend, frontend, edge.resources, edge.reading
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(definitions())
 def test_a_picture_shows_what_is_decided(definition):
     policy = Policy(definition)

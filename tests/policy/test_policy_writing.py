@@ -125,7 +125,7 @@ def bare(definition):
     return msgspec.structs.replace(definition, digest="", **parts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(definitions())
 def test_what_is_written_is_read_back_the_same(definition):
     written = policy_text(definition, ["a heading"])
