@@ -253,6 +253,10 @@ def test_no_label_of_another_life_is_used(it):
     it.bridges.admit(device(), "vif4.0")
     assert it.kernel.names() == {"vif4.0"}
     assert it.bridges.keep(device(nonce=OTHER_NONCE), may_move=True) == "no label is granted"
+    known.nonce = ""
+    _changed_memory(known, granted="")
+    with pytest.raises(GateError, match="no label is granted"):
+        it.bridges.admit(device(nonce=""), "vif4.0")
 
 
 def test_before_the_first_record_nothing_is_admitted(it):
