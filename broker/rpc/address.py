@@ -7,6 +7,7 @@ import http.client
 import re
 import socket
 import ssl
+import time
 from pathlib import Path  # noqa: TC003 - read at run time, for the struct
 from typing import Final
 
@@ -15,6 +16,8 @@ import msgspec
 from broker.pki.names import BROKER_HOST
 
 DEFAULT_PORT: Final = 7443
+_TURN: Final = 0.02
+"""Seconds between two tries to get into the broker's queue."""
 
 _TLS: Final = re.compile(
     r"tls:(?:\[([0-9A-Fa-f:.%]{2,60})\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{1,5}))?"
@@ -104,12 +107,26 @@ class _Connection(http.client.HTTPConnection):
         with contextlib.ExitStack() as closing:
             closing.callback(plain.close)
             if address.path is not None:
-                plain.connect(address.path)
+                _connect_unix(plain, address.path, self.timeout)
             self.sock = plain
             if self._context is not None and address.credentials is not None:
                 name = address.credentials.server_name or address.host or BROKER_HOST
                 self.sock = self._context.wrap_socket(plain, server_hostname=name)
             closing.pop_all()
+
+
+def _connect_unix(plain: socket.socket, path: str, timeout: float | None) -> None:
+    """Connect; while the broker has more callers than it can take at once, wait for one's turn."""
+    end = time.monotonic() + (timeout or 0)
+    while True:
+        try:
+            plain.connect(path)
+        except BlockingIOError:  # a full queue; TCP would wait by itself
+            if time.monotonic() > end:
+                raise
+            time.sleep(_TURN)
+        else:
+            return
 
 
 def _context(credentials: Credentials) -> ssl.SSLContext:

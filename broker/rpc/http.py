@@ -204,13 +204,28 @@ class AdminChannel(http.HTTPChannel):
         super().__init__()
         self.factory = factory
         self.caller: Caller | None = None
+        self._refused = False
+        self._spilled = 0
         self.watching: Callable[[], None] | None = None
         self.maxHeaders = factory.limits.headers
         self.totalHeadersSize = factory.limits.header_bytes
         self.timeOut = factory.limits.request_time
 
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Read on, unless the answer was given; who goes on sending then is dropped after a while.
+
+        Over TLS a connection that is to be closed goes on receiving until the other end agrees.
+        """
+        if not self._refused:
+            super().dataReceived(data)
+            return
+        self._spilled += len(data)
+        if self._spilled > self.factory.limits.body:
+            self.abort()
+
     def refuse(self, error: RpcError) -> None:
         """Answer before everything was read, and hang up."""
+        self._refused = True
         status, body = HTTP_STATUS[error.code], _error_body(error)
         connection: Any = self.transport
         connection.write(

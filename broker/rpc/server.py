@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 RECHECK: Final = 5.0
 """Seconds after which a stream whose caller is revoked or has lost his role has ended."""
 _UNIX: Final = "unix:"
+_BACKLOG: Final = 128
 
 
 class ListenError(ValueError):
@@ -78,7 +79,7 @@ class LocalServer:
         before = os.umask(0o777 & ~self._mode)
         try:
             self._port = self._reactor.listenUNIX(
-                os.fspath(self._path), self._factory, backlog=128, mode=self._mode
+                os.fspath(self._path), self._factory, backlog=_BACKLOG, mode=self._mode
             )
         finally:
             os.umask(before)
@@ -206,7 +207,9 @@ class Servers:
 def _endpoint(text: str, reactor: object) -> IStreamServerEndpoint:
     if text.startswith(_UNIX + "/") and ":" not in text.removeprefix(_UNIX):
         # Root alone, where Twisted would let everybody connect.
-        return UNIXServerEndpoint(reactor, text.removeprefix(_UNIX), mode=0o600, wantPID=False)
+        return UNIXServerEndpoint(
+            reactor, text.removeprefix(_UNIX), backlog=_BACKLOG, mode=0o600, wantPID=False
+        )
     try:
         return cast("IStreamServerEndpoint", serverFromString(reactor, text))
     except (ValueError, IndexError, KeyError, TypeError) as error:
