@@ -6,7 +6,7 @@ import contextlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.cli import client, show
 from broker.rpc.errors import RpcError
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from broker.rpc.methods import PolicyChange, PolicySummary, PolicyText, Proposal, Review
 
 
+_REVOKE: Final = "even if channels that are granted close"
+
+
 def register(commands: Commands) -> None:
     """Add the commands."""
     client.method_command(commands, "policy.show", _show)
@@ -28,6 +31,7 @@ def register(commands: Commands) -> None:
         "--replaces", metavar="DIGEST", help="only if this policy (sha256:...) is in force"
     )
     leaf.add_argument("--dry-run", action="store_true", help="say what it would change")
+    leaf.add_argument("--revoke", action="store_true", help=_REVOKE)
     client.method_command(commands, "policy.pending", _pending)
     for name, run in (
         ("review", _review),
@@ -37,6 +41,8 @@ def register(commands: Commands) -> None:
     ):
         leaf = client.method_command(commands, f"policy.{name}", run)
         leaf.add_argument("id", metavar="ID", help="as `brokerctl policy pending` writes it")
+        if name == "approve":
+            leaf.add_argument("--revoke", action="store_true", help=_REVOKE)
 
 
 def _show(broker: Client, options: argparse.Namespace) -> int:
@@ -65,6 +71,7 @@ def _load(broker: Client, options: argparse.Namespace) -> int:
         source=str(options.file),
         replaces=options.replaces,
         dry_run=options.dry_run,
+        revoke=options.revoke,
     )
     return _changed(change, options)
 
@@ -107,7 +114,8 @@ def _review(broker: Client, options: argparse.Namespace) -> int:
 
 
 def _approve(broker: Client, options: argparse.Namespace) -> int:
-    return _changed(client.call(broker, "policy.approve", id=options.id), options)
+    change = client.call(broker, "policy.approve", id=options.id, revoke=options.revoke)
+    return _changed(change, options)
 
 
 def _reject(broker: Client, options: argparse.Namespace) -> int:
@@ -154,12 +162,13 @@ def _print(change: PolicyChange) -> None:
         show.line(f"  {would}change {', '.join(map(show.text, change.governs))}")
     if change.second_person and change.dry_run:
         show.line("  needs a second person")
-    for channel in change.closes:
-        show.line(f"  {would}close {show.text(channel)}")
-    for channel in change.opens:
-        show.line(f"  {would}open {show.text(channel)}")
-    for domain in change.unlabels:
-        show.line(f"  {would}leave domain {show.text(domain)} without a label")
+    for what in (
+        *(f"close {channel}" for channel in change.closes),
+        *(f"open {channel}" for channel in change.opens),
+        *(f"refuse domain {domain}" for domain in change.refuses),
+        *(f"leave domain {domain} without a label" for domain in change.unlabels),
+    ):
+        show.line(f"  {would}{show.text(what)}")
     for warning in change.warnings:
         client.complain(f"warning: {warning}")
 

@@ -179,7 +179,7 @@ class Admin(Protocol):
         ...
 
     async def policy_approve(
-        self, caller: Caller, arguments: methods.ProposalSelector
+        self, caller: Caller, arguments: methods.Approval
     ) -> methods.PolicyChange:
         """Put a policy in force that somebody else proposed.
 

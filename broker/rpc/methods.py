@@ -277,20 +277,23 @@ class PolicyLoad(Arguments, frozen=True, kw_only=True):
     """Put a policy in force. `source` is the file's name, for messages only.
 
     With `replaces`, only if that digest is in force. With `dry_run`, nothing is changed and the
-    summary says what would be.
+    summary says what would be. Without `revoke` it is refused if a channel that is granted would
+    close, or a domain lose its standing.
     """
 
     text: Annotated[str, msgspec.Meta(min_length=1)]
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=500)] = "policy.yaml"
     replaces: Digest | None = None
     dry_run: bool = False
+    revoke: bool = False
 
 
 class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
     """What loading a policy did, or with `dry_run` would do.
 
     `opens` and `closes` are the channels whose verdict goes to and from `grant`, written
-    `vif/3/0 -> 0`; `unlabels` are the live domains whose label the new policy does not know.
+    `vif/3/0 -> 0`; `unlabels` are the live domains whose label the new policy does not know, and
+    `refuses` those that it lets run no more (the Chinese Wall, host authorization).
     `governs` are the keys it changes that a governor alone may change. `second_person` is whether
     somebody else has to approve it; it waits as `proposal` then, and nothing has changed yet.
     """
@@ -302,6 +305,7 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
     opens: tuple[str, ...] = ()
     closes: tuple[str, ...] = ()
     unlabels: tuple[str, ...] = ()
+    refuses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     governs: tuple[str, ...] = ()
     second_person: bool = False
@@ -330,6 +334,12 @@ class ProposalSelector(Arguments, frozen=True, kw_only=True):
     """A policy that waits, by its id."""
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}$(?!\n)")]
+
+
+class Approval(ProposalSelector, frozen=True, kw_only=True):
+    """A policy that waits, to be put in force; `revoke` as in policy.load."""
+
+    revoke: bool = False
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
@@ -552,7 +562,7 @@ METHODS: Final = Table(
         ),
         Method(
             name="policy.approve",
-            arguments=ProposalSelector,
+            arguments=Approval,
             result=PolicyChange,
             verb="policy.approve",
             object="broker",

@@ -277,6 +277,7 @@ class BrokerAdmin:
             self._authority.requester(caller),
             replaces=arguments.replaces,
             dry_run=arguments.dry_run,
+            revoke=arguments.revoke,
         )
         if change.changed and not change.dry_run and change.proposal is None:
             await self._engine.announce()
@@ -298,10 +299,11 @@ class BrokerAdmin:
         return self._policies.review(arguments.id)
 
     async def policy_approve(
-        self, caller: Caller, arguments: methods.ProposalSelector
+        self, caller: Caller, arguments: methods.Approval
     ) -> methods.PolicyChange:
         """Put a policy in force that somebody else proposed."""
-        change = self._policies.approve(arguments.id, self._authority.requester(caller))
+        requester = self._authority.requester(caller)
+        change = self._policies.approve(arguments.id, requester, revoke=arguments.revoke)
         await self._engine.announce()
         return change
 

@@ -23,6 +23,7 @@ from broker.rpc.methods import METHODS
 from broker.service import events
 from broker.service.proposals import Proposals, Read
 from broker.service.statedir import RefusedError
+from broker.text.escape import escape
 from broker.text.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
@@ -90,14 +91,16 @@ class Policies:
         *,
         replaces: str | None = None,
         dry_run: bool = False,
+        revoke: bool = False,
     ) -> methods.PolicyChange:
         """Check a policy and put it in force, or have it wait for a second person.
 
-        With `dry_run` it says what that would do.
+        With `dry_run` it says what that would do; only with `revoke` may anything close by it.
 
         Raises:
             RpcError: `bad_input` with every problem; `conflict` if `replaces`, or the policy's
-                own `from`, is not what is in force, or too much waits; `denied` if it changes
+                own `from`, is not what is in force, if something would close, or too much
+                waits; `denied` if it changes
                 what is governed and `who` does not govern; `unavailable` if it cannot be
                 written down.
         """
@@ -124,6 +127,8 @@ class Policies:
                 subject=who.caller.subject,
             )
             return msgspec.structs.replace(change, proposal=proposal.id)
+        if not revoke:
+            self._refuse_closing(change, source, who.caller)
         self._enforce(read, who.caller)
         return change
 
@@ -142,8 +147,8 @@ class Policies:
             change=msgspec.structs.replace(change, governs=proposal.governs, second_person=True),
         )
 
-    def approve(self, key: str, who: Requester) -> methods.PolicyChange:
-        """Put a policy in force that somebody else proposed.
+    def approve(self, key: str, who: Requester, *, revoke: bool = False) -> methods.PolicyChange:
+        """Put a policy in force that somebody else proposed; `revoke` as in `load`.
 
         Raises:
             RpcError: `denied`, `not_found`, `conflict`, `unavailable`.
@@ -157,6 +162,8 @@ class Policies:
         if governs and not who.governs:
             raise RpcError("denied", _ungoverned(governs))
         change = self._change(policy, _renames(policy, self._current), dry_run=False)
+        if not revoke:
+            self._refuse_closing(change, proposal.source, who.caller)
         self._enforce(read, who.caller, proposal)
         return msgspec.structs.replace(change, governs=governs)
 
@@ -264,6 +271,24 @@ class Policies:
             self.proposals.forget_file(it.digest)
         engine.policy_changed()
 
+    def _refuse_closing(self, change: methods.PolicyChange, source: str, caller: Caller) -> None:
+        """A policy that takes away what is granted has to be meant to.
+
+        Raises:
+            RpcError: `conflict`, with a line for each channel and domain.
+        """
+        lost = (
+            *(f"would close {channel}" for channel in change.closes),
+            *(f"would refuse domain {domain}" for domain in change.refuses),
+            *(f"would leave domain {domain} without a label" for domain in change.unlabels),
+        )
+        if lost:
+            self._refused(source, lost, caller)
+            message = (
+                f"{source} takes away what is granted; if that is meant, load it with --revoke"
+            )
+            raise RpcError("conflict", message, lost[:MOST_PROBLEMS])
+
     def _refused(self, source: str, problems: tuple[str, ...], caller: Caller) -> None:
         line = events.PolicyRefused(
             time.time(), source, problems[:MOST_PROBLEMS], caller.subject, caller.role
@@ -287,6 +312,14 @@ class Policies:
             after = judged.decision.verdict == "grant"
             if after != before:
                 (opens if after else closes).append(str(device))
+        unlabels: list[str] = []
+        refuses: list[str] = []
+        for domid, standing in engine.judge.standings.items():
+            new = standings[domid]
+            if standing.label is not None and new.label is None:
+                unlabels.append(self._domain(domid))
+            elif standing.good and not new.good:
+                refuses.append(f"{self._domain(domid)}: {new.reason}")
         return methods.PolicyChange(
             policy=summary(policy),
             previous=None if current is None else summary(current),
@@ -294,12 +327,15 @@ class Policies:
             dry_run=dry_run,
             opens=tuple(opens),
             closes=tuple(closes),
-            unlabels=tuple(
-                str(domid)
-                for domid, standing in engine.judge.standings.items()
-                if standing.label is not None and standings[domid].label is None
-            ),
+            unlabels=tuple(unlabels),
+            refuses=tuple(refuses),
         )
+
+    def _domain(self, domid: int) -> str:
+        """A domain as people name it: its domid, and its name where that is known."""
+        domain = self._engine.mirror.domains.get(domid)
+        name = None if domain is None else domain.name
+        return str(domid) if name is None else f"{domid} ({escape(name, 60)})"
 
 
 def governed_changes_of(current: Policy | None, policy: Policy) -> tuple[str, ...]:

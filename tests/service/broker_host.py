@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from twisted.internet import reactor, task
 
 from broker.core.record import parse_record, verify_record
+from broker.rpc import methods
 from broker.rpc.selector import Selector
+from broker.service.authority import local_root
 from broker.service.config import Settings
 from broker.service.main import Brokerd
 from broker.xenstore import paths
@@ -224,6 +226,12 @@ class BrokerBox:
     def label(self, key, label, bound="uuid"):
         """Assign a label as an administrator does."""
         return self.brokerd.admin.labels.assign(Selector(bound, key), label, "test")
+
+    async def load(self, text, **options):
+        """Put a policy in force as local root does."""
+        arguments = methods.PolicyLoad(text=text, **options)
+        caller = local_root("a test").caller
+        return await self.brokerd.admin.policy_load(caller, arguments)
 
     def selector(self, key, bound="uuid"):
         """A domain as administrators name it."""

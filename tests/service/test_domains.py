@@ -12,6 +12,7 @@ from broker.service.authority import local_root
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
+ROOT = local_root("test")
 
 
 def status(host, domid):
@@ -201,6 +202,8 @@ async def test_another_policy_decides_every_channel_anew_and_a_bad_one_none(host
     assert box.lines("policy_refused")
     box.policy.write_text(POLICY.replace("vif, default: ste", "vif, default: deny"))
     box.brokerd.reload()
+    assert box.engine.judge.policy.digest == first.policy  # a signal takes nothing away
+    await box.load(box.policy.read_text(), revoke=True)
     second = await host.decided(vif, "deny")
     assert second.policy != first.policy
     await until(lambda: host.read("/broker/v1/policy/digest") == second.policy.encode())
@@ -230,9 +233,9 @@ async def test_a_policy_is_loaded_only_over_the_one_it_replaces(host, box):
     text = POLICY.replace('version: "1.0"', 'version: "1.2"\nfrom: {policy: corp, version: "1.1"}')
     load = box.brokerd._policies.load
     with pytest.raises(RpcError, match=r"from: corp 1\.1"):
-        load(text.encode(), "p", "test")
+        load(text.encode(), "p", ROOT)
     with pytest.raises(RpcError, match="was to replace"):
-        load(POLICY.encode() + b"\n", "p", "test", replaces="sha256:" + "0" * 64)
+        load(POLICY.encode() + b"\n", "p", ROOT, replaces="sha256:" + "0" * 64)
     digest = box.engine.judge.policy.digest
     text = (
         text.replace("1.1", "1.0")
@@ -241,9 +244,9 @@ async def test_a_policy_is_loaded_only_over_the_one_it_replaces(host, box):
     )
     vif = await vif_of(host, box, 3, "plain")
     await host.decided(vif, "grant")
-    dry = load(text.encode(), "p", "test", replaces=digest, dry_run=True)
+    dry = load(text.encode(), "p", ROOT, replaces=digest, dry_run=True)
     assert not dry.closes
     assert box.engine.judge.policy.digest == digest
-    load(text.encode(), "p", "test", replaces=digest)
+    load(text.encode(), "p", ROOT, replaces=digest)
     await until(lambda: host.record(vif).labels[0] == "simple")
     assert host.verdict(vif) == "grant"
