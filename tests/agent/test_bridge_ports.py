@@ -45,13 +45,14 @@ class Kernel:
         self.pairs = frozenset()
         self.calls = []
         self.fails = ""
+        self.refused = ()
         self.said = []
         self.dropped = []
         self._ends = os.pipe()
 
     def _called(self, what):
-        if self.fails:
-            raise NetError(self.fails)
+        if self.fails or what in self.refused:
+            raise NetError(self.fails or f"{what} is refused")
         self.calls.append(what)
 
     def fileno(self):
@@ -225,9 +226,27 @@ def _changed_memory(known, **changes):
         lambda it, known: _changed_memory(known, granted=OTHER_NONCE),
         lambda it, known: it.lab.host.ip("link", "set", "vif4.0", "down"),
         lambda it, known: it.lab.host.ip("link", "set", "vif4.0", "nomaster"),
+        lambda it, known: _changed_port(
+            known, port=msgspec.structs.replace(known.port.port, bridge=None)
+        ),
+        lambda it, known: _changed_port(
+            known, port=msgspec.structs.replace(known.port.port, bridge="xpbr9")
+        ),
         lambda it, known: next(it.policies.iterdir()).unlink(),
     ],
-    ids=["boot", "index", "name", "relabelled", "denied", "life", "down", "unbridged", "no policy"],
+    ids=[
+        "boot",
+        "index",
+        "name",
+        "relabelled",
+        "denied",
+        "life",
+        "down",
+        "unbridged",
+        "routed",
+        "other",
+        "no policy",
+    ],
 )
 def test_what_may_be_another_interface_or_is_not_granted_is_closed_at_the_start(it, change):
     known = it.know()
@@ -342,6 +361,21 @@ def test_what_the_kernel_refuses_is_put_in_force_by_a_new_helper(it):
     assert it.kernel.pairs != pairs
     assert looked
     assert any("memory" in text for text in it.report().alarms)
+
+
+def test_one_refused_change_is_reason_enough_to_put_all_in_force_anew(it):
+    it.put(SHUT)
+    it.know()
+    it.start()
+    pairs = it.kernel.pairs
+    it.kernel.refused = ("update",)
+    it.bridges.follow([Memory(seq=8, policy=digest(SHUT))])
+    with pytest.raises(GateError, match="started again"):
+        it.bridges.admit(device(), "vif4.0")
+    it.clock.advance(0.1)
+    assert len(it.kernels) == 2
+    assert it.kernel.names() == {"vif4.0"}
+    assert it.kernel.pairs != pairs
 
 
 def test_an_uplink_that_comes_later_gets_its_class(it):
