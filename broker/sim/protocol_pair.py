@@ -72,7 +72,7 @@ class Pair:
     def state(self, side: str) -> int:
         """The state an end shows."""
         shown = self.directories[side].get("state", "0")
-        return int(shown) if shown in "012345678" else 0
+        return int(shown) if shown in tuple("12345678") else 0
 
     def create(self) -> None:
         """The toolstack makes both directories, the devices' own keys and both states."""
