@@ -371,7 +371,7 @@ def test_one_refused_change_is_reason_enough_to_put_all_in_force_anew(it):
     it.kernel.refused = ("update",)
     it.bridges.follow([Memory(seq=8, policy=digest(SHUT))])
     with pytest.raises(GateError, match="started again"):
-        it.bridges.admit(device(), "vif4.0")
+        it.bridges.expel(device(3), "vif3.0")
     it.clock.advance(0.1)
     assert len(it.kernels) == 2
     assert it.kernel.names() == {"vif4.0"}
