@@ -13,6 +13,8 @@ from broker.cli.client import DENIED, SUCCESS
 if TYPE_CHECKING:
     import argparse
 
+    from broker.policy.acm.binary import BinaryHeader
+    from broker.policy.acm.map_file import MapFile
     from broker.policy.acm.read import Source
 
 
@@ -39,6 +41,12 @@ def register(commands: groups.Commands) -> None:
         example="brokerctl policy inspect-acm client_v1.bin",
     )
     leaf.add_argument("file", metavar="FILE", type=Path, help="a .bin or .map file")
+    leaf.add_argument(
+        "--ssidref",
+        metavar="NUMBER",
+        type=_number,
+        help="which label a reference of a saved domain names, by the .map (decimal, or 0x...)",
+    )
 
 
 def _import_command(policy: groups.Commands) -> None:
@@ -170,32 +178,68 @@ def _export(options: argparse.Namespace) -> int:
     return SUCCESS
 
 
+def _number(text: str) -> int:
+    number = int(text, 0)
+    if not 0 <= number <= 0xFFFF_FFFF:
+        raise ValueError(text)
+    return number
+
+
 def _inspect(options: argparse.Namespace) -> int:
     from broker.policy.acm.binary import MAGIC, read_binary  # noqa: PLC0415 - as in offline.policy
     from broker.policy.acm.map_file import read_map  # noqa: PLC0415
 
     data = offline.read(options.file)
-    if data[:4] != MAGIC.to_bytes(4, "big"):
-        read = read_map(data, str(options.file))
+    if data[:4] == MAGIC.to_bytes(4, "big"):
+        if options.ssidref is not None:
+            raise offline.unknown(options.file, "labels to look for", f"{options.ssidref:#010x}")
+        header = read_binary(data, str(options.file))
         if options.json:
-            show.json_line(read)
-            return SUCCESS
-        show.facts(
-            [
-                ("policy", show.text(read.policy)),
-                ("components", f"primary {read.primary}, secondary {read.secondary}"),
-            ]
-        )
-        names = dict.fromkeys(name for table in read.labels.values() for name in table)
-        kept = dict.fromkeys(name for table in read.resources.values() for name in table)
-        rows = [("label", name, f"{read.ssidref(name):08x}") for name in names]
-        rows += [("resource", name, f"{read.ssidref(name, resource=True):08x}") for name in kept]
-        show.table(["Kind", "Name", "Ssidref"], rows)
+            show.json_line(header)
+        else:
+            _print_header(header)
         return SUCCESS
-    header = read_binary(data, str(options.file))
+    read = read_map(data, str(options.file))
+    if options.ssidref is not None:
+        return _print_label(options, read)
     if options.json:
-        show.json_line(header)
-        return SUCCESS
+        show.json_line(read)
+    else:
+        _print_map(read)
+    return SUCCESS
+
+
+class _Label(msgspec.Struct, frozen=True):
+    ssidref: int
+    label: str
+
+
+def _print_label(options: argparse.Namespace, read: MapFile) -> int:
+    label = read.label_of(options.ssidref)
+    if label is None:
+        raise offline.unknown(options.file, "one label of", f"{options.ssidref:#010x}")
+    if options.json:
+        show.json_line(_Label(options.ssidref, label))
+    else:
+        show.line(show.text(label))
+    return SUCCESS
+
+
+def _print_map(read: MapFile) -> None:
+    show.facts(
+        [
+            ("policy", show.text(read.policy)),
+            ("components", f"primary {read.primary}, secondary {read.secondary}"),
+        ]
+    )
+    names = dict.fromkeys(name for table in read.labels.values() for name in table)
+    kept = dict.fromkeys(name for table in read.resources.values() for name in table)
+    rows = [("label", name, f"{read.ssidref(name):08x}") for name in names]
+    rows += [("resource", name, f"{read.ssidref(name, resource=True):08x}") for name in kept]
+    show.table(["Kind", "Name", "Ssidref"], rows)
+
+
+def _print_header(header: BinaryHeader) -> None:
     show.facts(
         [
             ("policy", show.text(header.policy)),
@@ -206,4 +250,3 @@ def _inspect(options: argparse.Namespace) -> int:
             *(("remark", remark) for remark in header.remarks),
         ]
     )
-    return SUCCESS

@@ -19,15 +19,24 @@ Flow = str | Sequence["Flow"] | Mapping[str, "Flow"]
 """What is written in one line where it fits: a text, a list, a mapping."""
 
 
-def policy_text(definition: Definition, heading: Iterable[str] = ()) -> str:
+Comments = Mapping[tuple[str, str], Sequence[str]]
+"""Lines to be written about an entry, by section and name."""
+
+
+def policy_text(
+    definition: Definition, heading: Iterable[str] = (), comments: Comments | None = None
+) -> str:
     """The policy as YAML below comment lines; `digest`, `where` and rules' names are left out.
 
-    Rules stand in the order of their names (`channels[N]`).
+    Rules stand in the order of their names (`channels[N]`). `comments` are printable, for
+    entries of `ste_types`, `chinese_wall_types`, `conflict_sets`, `labels` and `resources`.
     """
-    parts = [[f"# {line}".rstrip() for line in heading], _head(definition), _types(definition)]
-    parts.append(_labels(definition))
-    parts.append(_block("groups", dict(definition.groups)))
-    parts.append(_resources(definition.resources))
+    told = comments or {}
+    parts = [[f"# {line}".rstrip() for line in heading], _head(definition)]
+    parts.append(_types(definition, told))
+    parts.append(_labels(definition, told))
+    parts.append(_block("groups", dict(definition.groups), told))
+    parts.append(_resources(definition.resources, told))
     parts.append(_classes(definition))
     parts.append(_channels(definition))
     parts.append(_settings(definition))
@@ -61,18 +70,30 @@ def _head(definition: Definition) -> list[str]:
     return lines
 
 
-def _types(definition: Definition) -> list[str]:
-    lines = _entry("ste_types", definition.ste_types)
+def _types(definition: Definition, comments: Comments) -> list[str]:
+    lines = _list("ste_types", definition.ste_types, comments)
     if definition.chinese_wall_types:
-        lines += _entry("chinese_wall_types", definition.chinese_wall_types)
-    return [*lines, *_block("conflict_sets", dict(definition.conflict_sets))]
+        lines += _list("chinese_wall_types", definition.chinese_wall_types, comments)
+    return [*lines, *_block("conflict_sets", dict(definition.conflict_sets), comments)]
 
 
-def _labels(definition: Definition) -> list[str]:
+def _list(key: str, names: tuple[str, ...], comments: Comments) -> list[str]:
+    """Names in a line; one on each where there is something to say about them."""
+    if not any((key, name) in comments for name in names):
+        return _entry(key, names)
+    lines = [f"{key}:"]
+    for name in names:
+        said = "; ".join(comments.get((key, name), ()))
+        lines.append(f"  - {_scalar(name)}" + (f"  # {said}" if said else ""))
+    return lines
+
+
+def _labels(definition: Definition, comments: Comments) -> list[str]:
     lines = [f"bootstrap: {definition.bootstrap}"]
     if not definition.host_authorization:
         lines.append("host_authorization: false")
-    return [*lines, *_block("labels", {it.name: _label(it) for it in definition.labels})]
+    labels = {it.name: _label(it) for it in definition.labels}
+    return [*lines, *_block("labels", labels, comments)]
 
 
 def _label(label: Label) -> Flow:
@@ -86,8 +107,8 @@ def _label(label: Label) -> Flow:
     )
 
 
-def _resources(resources: Sequence[Resource]) -> list[str]:
-    return _block("resources", {it.name: _resource(it) for it in resources})
+def _resources(resources: Sequence[Resource], comments: Comments) -> list[str]:
+    return _block("resources", {it.name: _resource(it) for it in resources}, comments)
 
 
 def _resource(resource: Resource) -> Flow:
@@ -188,10 +209,14 @@ def _version(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _block(key: str, values: Mapping[str, Flow]) -> list[str]:
+def _block(key: str, values: Mapping[str, Flow], comments: Comments | None = None) -> list[str]:
     if not values:
         return []
-    return [f"{key}:", *(line for name, value in values.items() for line in _entry(name, value, 2))]
+    lines = [f"{key}:"]
+    for name, value in values.items():
+        lines += [f"  # {said}" for said in (comments or {}).get((key, name), ())]
+        lines += _entry(name, value, 2)
+    return lines
 
 
 def _entry(key: str, value: Flow, indent: int = 0) -> list[str]:

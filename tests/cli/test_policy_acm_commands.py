@@ -123,8 +123,23 @@ def test_inspect_tells_maps_and_compiled_policies_apart(run, tmp_path):
     assert code == 0
     assert "primary CHWALL, secondary NULL" in out
     assert json.loads(run("policy", "inspect-acm", path, "--json")[1])["version"] == [1, 2]
+    assert run("policy", "inspect-acm", path, "--ssidref", "1")[0] == 2
     path.write_text("nonsense")
     assert run("policy", "inspect-acm", path)[0] == 2
+
+
+def test_a_map_tells_the_label_of_an_old_reference(run, tmp_path):
+    path = tmp_path / "x.map"
+    path.write_text(acm.MAP)
+    inspect = ("policy", "inspect-acm", path, "--ssidref")
+    assert run(*inspect, "131074") == (0, "acid\n", "")
+    assert run(*inspect, "0x00030003")[1] == "zinc\n"
+    assert json.loads(run(*inspect, "131074", "--json")[1]) == {"ssidref": 131074, "label": "acid"}
+    code, out, err = run(*inspect, "0x20003")
+    assert (code, out) == (2, "")
+    assert "has no one label of '0x00020003'" in err
+    for nonsense in ("x", "-1", "0x100000000"):
+        assert run(*inspect, nonsense)[0] == 2
 
 
 def test_help_fits_80_columns(run, monkeypatch):

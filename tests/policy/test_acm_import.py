@@ -56,8 +56,37 @@ classes:
   vbd: {protocol: vbd, default: ste}
 """
     )
-    assert made.text.startswith("# Imported from the ACM policy F, 2008-01-02.\n")
+    assert made.text.startswith(
+        "# a comment\n# Imported from the ACM policy F, 2008-01-02.\n# Labels are numbered in the "
+    )
     assert made.notes == ()
+
+
+def test_what_its_author_wrote_about_types_labels_and_resources_is_kept():
+    text = acm.NEW
+    for before, after in (
+        (
+            "<Type>zinc</Type><Type>acid</Type><Type/>",
+            "<Type>zinc</Type> <!-- a metal -->\n<Type>acid</Type>\n",
+        ),
+        ("<Conflict name", "<!-- never both --><Conflict name"),
+        (
+            "<Name>acid</Name>",
+            "<!-- =============== -->\n<!-- the \n\x85 other: # one -->\n<Name>acid</Name>",
+        ),
+        ("<Name>disk(zinc)</Name>", "<Name>disk(zinc)</Name> <!-- theirs -->"),
+    ):
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    made = imported(text)
+    for line in (
+        "ste_types:\n  - sys\n  - zinc  # a metal\n  - acid\n",
+        "conflict_sets:\n  # never both\n  rivals: [",
+        "  # the other: # one\n  acid: {",
+        "  # theirs\n  disk(zinc): {",
+    ):
+        assert line in made.text
+    assert made.policy.definition.ste_types == ("sys", "zinc", "acid")
 
 
 def test_labels_are_numbered_as_either_compiler_did():

@@ -11,8 +11,8 @@ import pytest
 from broker.policy.form import PolicyForm
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"(?:# file: |<!-- file: )(\S+)")
+BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# file: (\S+)")
 
 
 def blocks():
@@ -21,7 +21,7 @@ def blocks():
 
 def sessions():
     """Each console block: its commands, each with what is printed after it."""
-    for kind, text in blocks():
+    for kind, _, text in blocks():
         if kind != "console":
             continue
         session = []
@@ -37,10 +37,10 @@ def sessions():
 
 @pytest.fixture
 def shell(tmp_path):
-    for kind, text in blocks():
-        name = FILE.match(text)
-        if kind in ("yaml", "xml") and name:
-            (tmp_path / name[1]).write_text(text)
+    for _, name, text in blocks():
+        first_line = FILE.match(text)
+        if name or first_line:
+            (tmp_path / (name or first_line[1])).write_text(text)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     def run(command):

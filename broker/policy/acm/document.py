@@ -36,7 +36,8 @@ class AcmPolicy(msgspec.Struct, kw_only=True):
 
     `version` and `replaces` are as written; None where not given. `ste_types` and
     `chinese_wall_types` are None where the policy lacks that component. `primary` names the
-    components that say they are the primary one.
+    components that say they are the primary one. `comments` are the author's, by section of our
+    policies and name there (as written); those on the whole file by ("policy", "").
     """
 
     name: Text
@@ -52,3 +53,4 @@ class AcmPolicy(msgspec.Struct, kw_only=True):
     primary: list[Text]
     several_lists: list[Text]
     """Labels with more than one list of types of one kind; the lists are joined."""
+    comments: dict[tuple[str, str], list[str]]

@@ -84,7 +84,11 @@ def import_acm(
         read = read_resources(resources.data, resources.name, str(document.name))
         definition = _matched(definition, read.resources, accept, Findings(resources.name))
         remarks += read.notes
-    text = policy_text(definition, _heading(document, policy, scheme))
+    comments = {
+        (section, adopted(name, accept)): said
+        for (section, name), said in document.comments.items()
+    }
+    text = policy_text(definition, _heading(document, policy, scheme), comments)
     try:
         loaded = load_policy(text.encode("utf-8"), policy.name)
     except ProblemsError as error:
@@ -98,6 +102,7 @@ def _heading(document: AcmPolicy, policy: Source, scheme: Scheme) -> list[str]:
     dated = f", {escape(document.date, 40)}" if document.date else ""
     file = escape(policy.name.rpartition("/")[2], 80)
     return [
+        *document.comments.get(("policy", ""), ()),
         f"Imported from the ACM policy {file}{dated}.",
         f"Labels are numbered in {_NUMBERED[scheme]}.",
         "",

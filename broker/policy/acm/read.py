@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from broker.policy.acm.xml_tree import Element
 
 _POLICY_SUFFIX: Final = "-security_policy"
+_LONGEST_COMMENT: Final = 200
 _FILE_SUFFIX: Final = f"{_POLICY_SUFFIX}.xml"
 
 
@@ -121,7 +122,43 @@ def _document(
         ],
         primary=[part.attributes["priority"] for part in (ste, wall) if part and part.attributes],
         several_lists=several,
+        comments=_comments(definition, ste, wall, subjects, objects),
     )
+
+
+def _comments(
+    definition: Element,
+    ste: Element | None,
+    wall: Element | None,
+    subjects: Element | None,
+    objects: Element | None,
+) -> dict[tuple[str, str], list[str]]:
+    """What the author wrote about the whole, types, conflict sets, labels and resources."""
+    found = {("policy", ""): _told(definition)}
+    types = (("ste_types", ste), ("chinese_wall_types", wall))
+    for section, component in types:
+        lists = component.children[:1] if component is not None else []
+        for each in lists:
+            found.update({(section, str(it.text)): _told(it) for it in each.children})
+    sets = None if wall is None else _child(wall, "ConflictSets")
+    for conflict in sets.children if sets is not None else ():
+        found["conflict_sets", str(conflict.attributes.get("name", ""))] = _told(conflict)
+    for section, held in (("labels", subjects), ("resources", objects)):
+        for label in held.children if held is not None else ():
+            name = _child(label, "Name")
+            said = _told(label) + (_told(name) if name is not None else [])
+            found[section, str(_name(label))] = said
+    return {key: said for key, said in found.items() if said}
+
+
+def _told(element: Element) -> list[str]:
+    """The comments on an element, each in one printable line; rulers and empty ones left out."""
+    lines = []
+    for comment in element.comments:
+        text = " ".join("".join(c if c.isprintable() else " " for c in comment).split())
+        if any(c.isalnum() for c in text):
+            lines.append(text[:_LONGEST_COMMENT])
+    return lines
 
 
 def _policy_name(header: Element | None, findings: Findings) -> Text:

@@ -25,14 +25,18 @@ _SEPARATOR: Final = " "
 
 
 class Element:
-    """An element of ACM's namespace; `text` has no white space around it."""
+    """An element of ACM's namespace; `text` has no white space around it.
 
-    __slots__ = ("attributes", "children", "column", "line", "name", "text")
+    `comments` are those just before it, and those behind it on its last line.
+    """
+
+    __slots__ = ("attributes", "children", "column", "comments", "line", "name", "text")
 
     def __init__(self, name: str, attributes: dict[str, Text], line: int, column: int) -> None:
         self.name = name
         self.attributes = attributes
         self.children: list[Element] = []
+        self.comments: list[str] = []
         self.text = Text("", line, column)
         self.line = line
         self.column = column
@@ -77,6 +81,10 @@ class _Reader:
         self._open: list[Element] = []
         self._texts: list[list[str]] = []
         self._count = 0
+        self._comments: list[str] = []
+        """Comments whose element is still to come."""
+        self._closed: tuple[Element, int] | None = None
+        """The element that ended last, and its last line."""
         self.parser: XMLParserType = expat.ParserCreate(namespace_separator=_SEPARATOR)
         self.parser.buffer_text = True
         self.parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
@@ -86,6 +94,7 @@ class _Reader:
         self.parser.CharacterDataHandler = self._characters
         self.parser.StartDoctypeDeclHandler = self._doctype
         self.parser.EntityDeclHandler = self._entity
+        self.parser.CommentHandler = self._comment
         self.parser.ProcessingInstructionHandler = self._instruction
 
     def _stop(self, message: str) -> NoReturn:
@@ -125,6 +134,7 @@ class _Reader:
             if not key.startswith(f"{_SCHEMA_INSTANCE}{_SEPARATOR}")
         }
         element = Element(local, own, line, column)
+        element.comments, self._comments = self._comments, []
         if self._open:
             self._open[-1].children.append(element)
         else:
@@ -136,6 +146,14 @@ class _Reader:
         element = self._open.pop()
         text = "".join(self._texts.pop()).strip()
         element.text = Text(text, element.line, element.column)
+        self._closed = element, self.parser.CurrentLineNumber
+        self._comments = []
+
+    def _comment(self, text: str) -> None:
+        if self._closed is not None and self._closed[1] == self.parser.CurrentLineNumber:
+            self._closed[0].comments.append(text)
+        else:
+            self._comments.append(text)
 
     def _characters(self, text: str) -> None:
         self._texts[-1].append(text)
