@@ -176,6 +176,10 @@ def found_marker(frame):
     return struct.unpack_from(">HHB", frame, at + 4) if at >= 0 else None
 
 
+def markers(guest):
+    return [mark for frame in guest.received() if (mark := found_marker(frame))]
+
+
 def ethernet(target, source, ethertype, payload):
     return raw(target) + raw(source) + struct.pack(">H", ethertype) + payload.ljust(46, b"\0")
 

@@ -7,12 +7,11 @@ import subprocess
 import pytest
 from net_rig import (
     OBSERVER,
-    Flood,
     all_frames,
     delivered,
     expected,
-    found_marker,
     frame_for,
+    markers,
     run,
     teach,
 )
@@ -24,24 +23,8 @@ from broker.net.tables import BRIDGE, FAMILIES
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-def bed(labelled):
-    """Two red guests and an observer, in force."""
-    rig = labelled()
-    one, two = rig.net.add("vif1.0", "vif2.0")
-    (observer,) = rig.net.add(OBSERVER)
-    ports = [rig.port(one, 1), rig.port(two, 1), rig.port(observer, 9)]
-    pairs = {(1, 1), (1, 9), (9, 1), (9, 9)}
-    rig.enforcer.start(rig.target(ports, pairs))
-    return rig, one, two, observer
-
-
 def reached(rig, guests, observer):
     return {(a, b) for _, a, b in delivered(guests, observer, all_frames(guests[:2]))}
-
-
-def markers(guest):
-    return [mark for frame in guest.received() if (mark := found_marker(frame))]
 
 
 def test_a_port_that_comes_again_under_the_same_name_is_closed(bed):
@@ -58,49 +41,6 @@ def test_a_port_that_comes_again_under_the_same_name_is_closed(bed):
     rig.enforcer.put(rig.port(two, 1))
     teach([one, two])
     assert (one.number, two.number) in reached(rig, [one, two], observer)
-
-
-def reborn(rig, guest):
-    """The port is deleted, and another comes under its name at once, bridged and up."""
-    rig.net.host.ip(f"link del {guest.port}")
-    guest.socket.close()
-    return rig.net.add(guest.port)[0]
-
-
-def test_under_a_flood_a_port_that_comes_again_under_its_name_hears_and_tells_nothing(bed):
-    rig, one, two, observer = bed
-    with Flood(one) as flood:
-        for round_ in range(20):
-            rig.enforcer.put(rig.port(two, 1))
-            flood.more(50)
-            assert markers(two), "while it has a class it hears"
-            two = reborn(rig, two)
-            list(observer.received())
-            with Flood(two) as forbidden:
-                forbidden.more(50)
-                flood.more(50)
-            assert markers(two) == []
-            heard = {sender for sender, _, _ in markers(observer)}
-            assert heard <= {one.number}, f"round {round_}"
-
-
-def test_under_a_flood_names_that_change_hands_give_nothing(bed):
-    rig, one, two, observer = bed
-    (thief,) = rig.net.add("thief")
-    swap = "link set {0} down", "link set {0} name {1}", "link set {1} up"
-    with Flood(one, thief) as flood:
-        for there, back in (("gone", "vif2.0"), ("vif2.0", "gone")) * 5:
-            names = [("vif2.0", "gone"), ("thief", "vif2.0")]
-            if there == "vif2.0":
-                names = [("vif2.0", "thief"), ("gone", "vif2.0")]
-            lines = [line.format(*pair) for pair in names for line in swap]
-            rig.net.host.ip(*lines)
-            rig.net.forwarding(*(name for _, name in names))
-            list(observer.received())
-            flood.more(100)
-            assert markers(thief) == [], back
-            assert {sender for sender, _, _ in markers(observer)} == {one.number}
-            assert {sender for sender, _, _ in markers(two)} <= {one.number}
 
 
 def test_a_name_taken_over_by_a_rename_gives_nothing(bed):
