@@ -1,7 +1,8 @@
 """Requests out and answers in, many under way at once, on one connection to a store.
 
 A batch of requests has one Deferred, whatever its size, and a single request is a batch of one.
-At most `WINDOW` requests are unanswered on the wire; the rest wait their turn, in order.
+At most `WINDOW` requests (or what the transport bears) are unanswered on the wire; the rest wait
+their turn, in order.
 """
 
 from __future__ import annotations
@@ -68,12 +69,14 @@ class Pipeline(Protocol):
         self._last_id = 0
         self._receiving = False
         self._max_payload = wire.MAX_PAYLOAD
+        self._window = WINDOW
         self._open = False
         self._reason = ""
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
-        """Begin; a transport may take less in a frame than the protocol allows."""
+        """Begin; a transport may take less in a frame, and fewer of them, than others do."""
         self._max_payload = getattr(self.transport, "max_payload", wire.MAX_PAYLOAD)
+        self._window = getattr(self.transport, "window", WINDOW)
         self._open = True
 
     def request_many(
@@ -165,9 +168,9 @@ class Pipeline(Protocol):
 
     def _pump(self) -> None:
         """Send what the window has room for."""
-        room = WINDOW - len(self._pending)
+        room = self._window - len(self._pending)
         # By half a window at a time: the store stays busy, and there are fewer system calls.
-        if room < WINDOW // 2 or not self._queue or not self._open:
+        if room < (self._window + 1) // 2 or not self._queue or not self._open:
             return
         frames: list[bytes] = []
         refused: list[_Batch] = []
@@ -186,7 +189,7 @@ class Pipeline(Protocol):
                 frames.append(
                     pack(operation, request_id, batch.transaction, len(payload)) + payload
                 )
-            room = WINDOW - len(self._pending)
+            room = self._window - len(self._pending)
             batch.sent = stop
             if stop == len(batch.requests):
                 self._queue.popleft()

@@ -75,6 +75,10 @@ class XenbusTransport:
     max_payload = 4096 - 16
     """The kernel buffers one request, header and payload, in 4096 bytes
     (drivers/xen/xenbus/xenbus_dev_frontend.c)."""
+    window = 1
+    """The kernel's thread takes a request's payload out of that same buffer later than `write()`
+    returns (xenbus_dev_request_and_reply in xenbus_xs.c): a second request, sent before the first
+    is answered, overwrites it, and the first asks for what the second does. Seen with Linux 6.1."""
 
     def __init__(self, reactor: Reactor, descriptor: int, protocol: Protocol, path: str) -> None:
         self._reactor = reactor

@@ -383,7 +383,7 @@ class SeenFrames:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_device_gets_each_frame_in_a_write_of_its_own():
+async def test_the_device_gets_each_request_once_the_one_before_is_answered():
     """A sequenced-packet socket keeps writes apart, as the device does."""
     ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     kernels.setblocking(False)
@@ -391,16 +391,19 @@ async def test_the_device_gets_each_frame_in_a_write_of_its_own():
     connection = StoreConnection(lambda *_: None, reactor)
     XenbusTransport(reactor, ours.detach(), connection, "device").start()
     waiting = connection.read_many([f"/n{number}" for number in range(20)])
-    packets = []
-    while len(packets) < 20:
+    answered = 0
+    while answered < 20:
         await task.deferLater(reactor, 0)
         try:
-            packets.append(kernels.recv(65536))
+            packet = kernels.recv(65536)
         except BlockingIOError:
             continue
-    for packet in packets:
+        await task.deferLater(reactor, 0.001)
+        with pytest.raises(BlockingIOError):
+            kernels.recv(65536)
         ((operation, request_id, tx, payload),) = wire.Decoder().receive_data(packet)
         kernels.send(wire.encode(operation, request_id, tx, payload[:2]))
+        answered += 1
     assert await waiting == [b"/n"] * 20
     refused = await connection.write_many([("/a", bytes(4078))])
     assert isinstance(refused[0], QuotaError)
