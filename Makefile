@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv venv-dev venv-bench venv-fuzz demo test test-kernel61 fuzz e2e bench deb lint clean
+.PHONY: help venv venv-dev venv-bench venv-fuzz demo test test-kernel61 fuzz e2e bench deb minidomain lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,6 +69,10 @@ bench: ## floors and ratios, measured in one run: make bench [ONLY=name]
 deb: ## Debian packages for bookworm, in build/ (root)
 	@tools/setup-debian deb
 	@tools/debian/build
+
+minidomain: deb venv ## the security domain's initramfs: make minidomain [POLICY=FILE] [PKI=DIR] (root)
+	@tools/setup-debian minidomain
+	@tools/minidomain/make $(or $(POLICY),etc/policy.yaml) $(or $(PKI),build/minidomain/pki)
 
 e2e: ## real Xen in QEMU
 	@echo "make e2e: not built yet" >&2; exit 1

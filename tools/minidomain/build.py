@@ -1,0 +1,271 @@
+#!/usr/bin/python3.11 -B
+r"""Builds the mini-domain's initramfs: brokerd with everything it imports, and nothing else.
+
+    broker-minidomain OUT                      on a Debian host, with the package installed
+    tools/minidomain/build.py --root TREE --modules TREE/lib/modules/VERSION --policy FILE \
+        --pki DIR OUT
+
+TREE is a Debian with python3.11, e2fsprogs, xen-utils-4.17 and xen-policy-broker in it. What goes
+in is found by running that brokerd in it (exercise.py). The same tree, modules and policy give
+the same initramfs, bit for bit. The domain that boots it:
+
+    name = "broker"
+    uuid = "56b8d9d0-f417-45de-ab20-17715a9d5aab"     # as in agent.yaml: bootstrap_devices, helper
+    kernel = "/boot/vmlinuz-VERSION"                  # of the modules that were built in
+    ramdisk = "OUT"
+    memory = 160
+    disk = [ "format=raw, vdev=xvda, access=rw, script=block-broker, target=/dev/vg0/broker" ]
+    on_reboot = "restart"
+    on_crash = "restart"
+"""
+
+import argparse
+import ast
+import io
+import json
+import lzma
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from cpio import Archive
+
+HERE = Path(__file__).resolve().parent
+PRIVATE = "/usr/lib/xen-policy-broker"
+PYTHON = f"{PRIVATE}/bin/python3"
+SITE = f"{PRIVATE}/lib/python3.11/site-packages"
+LIBRARY = "/usr/lib/python3.11"
+LOADER = "/lib64/ld-linux-x86-64.so.2"
+PROGRAMS = ("/usr/bin/python3.11", "/sbin/mke2fs", "/usr/lib/xen-4.17/bin/vchan-socket-proxy")
+ETC = "/etc/xen-policy-broker"
+SPECS = "/usr/share/xen-policy-broker/protocol_specs"
+MODULES = ("xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-blkfront", "crc32c_generic", "ext4")
+"""crc32c_generic: what ext4 asks for by an alias."""
+LAZY = ("encodings.idna", "encodings.ascii", "encodings.latin_1", "encodings.unicode_escape")
+"""What is looked up by a name only when some text comes to need it."""
+
+PKI = ("broker.crt", "broker.key", "ca.crt", "revoked")
+"""Of what `brokerctl pki init` makes; the authority's own key stays out."""
+
+COMPILER = """
+import importlib.util, marshal, sys
+for line in sys.stdin.read().splitlines():
+    with open(line, "rb") as file:
+        source = file.read()
+    code = compile(source, line, "exec", dont_inherit=True)
+    # Checked against no source: there is none.
+    data = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
+    data += importlib.util.source_hash(source) + marshal.dumps(code)
+    sys.stdout.buffer.write(len(data).to_bytes(8, "little") + data)
+"""
+
+
+class BuildError(Exception):
+    """The image cannot be built; the message says why."""
+
+
+class Tree:
+    """The Debian that everything is taken from."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Where a path of the tree lies out here, its links followed as they are in there."""
+        for _ in range(40):
+            place = self.root / name.lstrip("/")
+            for above in [*reversed(place.parents), place]:
+                if above.is_symlink() and above.is_relative_to(self.root) and above != self.root:
+                    target = Path("/", above.relative_to(self.root)).parent / above.readlink()
+                    name = os.path.normpath(target / place.relative_to(above))
+                    break
+            else:
+                return place
+        raise BuildError(f"{name}: too many links")
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        try:
+            return self.path(name).read_bytes()
+        except OSError as error:
+            raise BuildError(f"{self.root}: {error.strerror}: {name}") from None
+
+    def run(self, *words: str, given: bytes = b"") -> bytes:
+        """What a program of the tree says, given something on its standard input."""
+        clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONHASHSEED": "0", "LC_ALL": "C"}
+        inside = ["chroot", str(self.root), *words]
+        done = subprocess.run(inside, env=clean, input=given, capture_output=True, check=False)
+        if done.returncode != 0:
+            said = done.stderr.decode(errors="replace")
+            raise BuildError(f"{words[0]} in {self.root} ended with {done.returncode}:\n{said}")
+        return done.stdout
+
+    def compiled(self, sources: list[str]) -> list[bytes]:
+        """Python sources, compiled by the tree's own Python."""
+        listing = "\n".join(sources).encode()
+        data = self.run("/usr/bin/python3.11", "-S", "-s", "-c", COMPILER, given=listing)
+        found = []
+        while data:
+            end = 8 + int.from_bytes(data[:8], "little")
+            found.append(data[8:end])
+            data = data[end:]
+        return found
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    """A zip file that Python imports from."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
+    return out.getvalue()
+
+
+def add_python(archive: Archive, tree: Tree, policy: bytes) -> list[str]:
+    """All that brokerd and init import, compiled; the shared objects among it are returned."""
+    exercise = (HERE / "exercise.py").read_text()
+    imported: dict[str, str] = json.loads(tree.run(PYTHON, "-I", "-c", exercise, given=policy))
+    wanted = ",".join(["ctypes", *LAZY, *_imports(HERE / "init.py")])
+    also = "import sys; sys.modules['_ssl'] = sys.modules['_hashlib'] = None; "
+    also += (
+        f"import json, sys, {wanted}; print(json.dumps("
+        "{n: getattr(m, '__file__', None) or '' for n, m in sys.modules.items()}))"
+    )
+    imported |= json.loads(tree.run(PYTHON, "-I", "-c", also))
+    files = sorted({file for file in imported.values() if file.startswith("/usr/")})
+    objects = [file for file in files if not file.endswith(".py")]
+    sources = [file for file in files if file.endswith(".py")]
+    mixed = tuple(f"{SITE}/{file.removeprefix(f'{SITE}/').split('/')[0]}/" for file in objects)
+    zips: dict[str, dict[str, bytes]] = {LIBRARY: {}, SITE: {}}
+    for source, code in zip(sources, tree.compiled(sources), strict=True):
+        place = SITE if source.startswith(f"{SITE}/") else LIBRARY
+        if source.startswith(mixed):
+            archive.file(f"{source}c", code)
+        else:
+            zips[place][f"{source.removeprefix(f'{place}/')}c"] = code
+    # Packed also in memory. What has shared objects beside it cannot be.
+    archive.file("/usr/lib/python311.zip", packed(zips[LIBRARY]))
+    archive.file(f"{SITE}/site.zip", packed(zips[SITE]))
+    archive.file(f"{SITE}/site.pth", b"site.zip\n")
+    archive.directory(f"{LIBRARY}/lib-dynload")
+    for metadata in tree.path(SITE).glob("xen_policy_broker-*.dist-info/METADATA"):
+        name = f"{SITE}/{metadata.parent.name}/METADATA"
+        archive.file(name, metadata.read_bytes())
+    archive.file(f"{PRIVATE}/pyvenv.cfg", tree.read(f"{PRIVATE}/pyvenv.cfg"))
+    archive.link(PYTHON, "/usr/bin/python3.11")
+    return objects
+
+
+def add_objects(archive: Archive, tree: Tree, objects: list[str]) -> None:
+    """Programs and shared objects, with every library they are linked to."""
+    for name in objects:
+        archive.file(name, tree.read(name), 0o755)
+    for name in objects:
+        for line in tree.run(LOADER, "--list", name).decode().splitlines():
+            found = re.search(r"(/\S+) \(0x", line)
+            if found and found[1] not in archive:
+                archive.file(found[1], tree.read(found[1]), 0o755)
+
+
+def add_modules(archive: Archive, directory: Path) -> None:
+    """The kernel's modules, each after those it needs, by what is written in them."""
+    files = {_module_name(path): path for path in sorted(directory.rglob("*.ko*"))}
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        name = name.replace("-", "_")
+        if name in order:
+            return
+        if name not in files:
+            raise BuildError(f"{directory} has no module {name}")
+        data = files[name].read_bytes()
+        if files[name].suffix == ".xz":
+            data = lzma.decompress(data)
+        needs = re.search(rb"\0depends=([^\0]*)\0", data)
+        for needed in needs[1].decode().split(",") if needs else []:
+            if needed:
+                add(needed)
+        order.append(name)
+        archive.file(f"/modules/{name}.ko", data)
+
+    for name in MODULES:
+        add(name)
+    archive.file("/modules/order", "".join(f"{name}.ko\n" for name in order).encode())
+
+
+def add_rest(archive: Archive, tree: Tree, policy: bytes, pki: Path) -> None:
+    """The first process, what it is configured with, and the places it needs."""
+    archive.file("/init", (HERE / "init.py").read_bytes(), 0o755)
+    archive.link("/sbin/poweroff", "/init")
+    archive.link("/sbin/reboot", "/init")
+    archive.device("/dev/console", 5, 1)
+    for place in ("/proc", "/sys", "/run", "/state", "/tmp"):
+        archive.directory(place)
+    archive.file(f"{ETC}/broker.yaml", (HERE / "broker.yaml").read_bytes())
+    archive.file(f"{ETC}/policy.yaml", policy)
+    for name in PKI:
+        archive.file(f"{ETC}/pki/{name}", (pki / name).read_bytes(), 0o600)
+    for path in sorted(tree.path(SPECS).glob("*.yaml")):
+        archive.file(f"{SPECS}/{path.name}", path.read_bytes())
+
+
+def build(tree: Tree, modules: Path, policy: bytes, pki: Path) -> bytes:
+    """The initramfs."""
+    archive = Archive()
+    objects = add_python(archive, tree, policy)
+    add_objects(archive, tree, [*PROGRAMS, *objects])
+    add_modules(archive, modules)
+    add_rest(archive, tree, policy, pki)
+    return archive.write()
+
+
+def _imports(source: Path) -> list[str]:
+    """The modules that a program's import statements name."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    return names
+
+
+def _module_name(path: Path) -> str:
+    return path.name.partition(".ko")[0].replace("-", "_")
+
+
+def main() -> int:
+    """Build it: 0 when it is written, 2 if it cannot be."""
+    parser = argparse.ArgumentParser(
+        prog="broker-minidomain", description="Build the initramfs of brokerd's own domain."
+    )
+    parser.add_argument("out", type=Path, metavar="OUT")
+    for name, default, about in (
+        ("policy", f"{ETC}/policy.yaml", "seeds an empty state disk, and is never read again"),
+        ("pki", f"{ETC}/pki", "what `brokerctl pki init` made: the broker's certificate"),
+        ("modules", f"/lib/modules/{os.uname().release}", "those of the kernel that it boots"),
+        ("root", "/", "the Debian that all else is taken from"),
+    ):
+        words = f"{about} (%(default)s)"
+        parser.add_argument(f"--{name}", type=Path, metavar="PATH", default=default, help=words)
+    options = parser.parse_args()
+    try:
+        tree = Tree(options.root.resolve())
+        data = build(tree, options.modules, options.policy.read_bytes(), options.pki)
+        # It holds the broker's TLS key.
+        temporary = options.out.with_name(f"{options.out.name}.new")
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(data)
+        temporary.replace(options.out)
+    except (BuildError, OSError) as error:
+        sys.stderr.write(f"broker-minidomain: {error}\n")
+        return 2
+    print(f"{options.out}: {len(data)} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
