@@ -40,6 +40,12 @@ def register(commands: groups.Commands) -> None:
         metavar="NAME",
         help="a name or address brokerctl reaches the broker by; this host's are there anyway",
     )
+    leaf.add_argument(
+        "--listen",
+        metavar="ENDPOINT",
+        default="tcp:7443",
+        help="where brokerd is to listen, for the configuration that this prints (%(default)s)",
+    )
     leaf = _command(
         commands,
         "issue",
@@ -107,7 +113,7 @@ def _init(authority: Authority, options: argparse.Namespace) -> int:
     show.line(f"# an authority is in {where}; for brokerd's configuration:")
     for line in (
         "rpc:",
-        '  listen: ["tcp:7443"]',
+        f'  listen: ["{options.listen}"]',
         "  tls:",
         f"    certificate: {where}/broker.crt",
         f"    key: {where}/broker.key",

@@ -122,4 +122,4 @@ def _shown(target: Target) -> str:
     parts = [named.name or named.uuid or "a domain that does not run" for named in target.domains]
     if target.device_class is not None:
         parts.append(target.device_class)
-    return " ".join(parts[:3]) or "the broker"
+    return " ".join(list(dict.fromkeys(parts))[:3]) or "the broker"

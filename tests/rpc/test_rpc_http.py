@@ -290,3 +290,31 @@ def test_random_bytes_harm_nothing_and_reach_no_handler(data):
         memory.send(data)
     assert not memory.admin.calls
     assert not [event for event in logs if "log_failure" in event]
+
+
+@pytest.mark.parametrize("name", [method.name for method in METHODS])
+def test_what_is_denied_reaches_no_handler(name):
+    memory = Memory()
+    memory.admin.deny = RpcError("denied", "role nobody may not")
+    refused(memory.post(name), 403, "denied", "role nobody")
+    assert not memory.admin.calls
+
+
+def test_a_denial_comes_before_the_body_is_looked_at():
+    memory = Memory()
+    memory.admin.deny = RpcError("denied", "role nobody may not")
+    refused(memory.post("label.set", b"{not json"), 403, "denied", "role nobody")
+
+
+def test_who_goes_on_sending_after_a_refusal_is_dropped():
+    memory = Memory()
+    memory.send(
+        b"POST /v1/status HTTP/1.1\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 1000000000\r\n\r\n"
+    )
+    refused(memory.answer(), 413, "too_large", "2000")
+    for _ in range(2):
+        memory.channel.dataReceived(b"x" * (LIMITS.body // 2))
+        assert not memory.transport.disconnected
+    memory.channel.dataReceived(b"x")
+    assert memory.transport.disconnected
