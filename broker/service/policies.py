@@ -407,6 +407,14 @@ def _conflict(policy: Policy, current: Policy | None, replaces: str | None) -> s
     if replaces is not None and (current is None or current.digest != replaces):
         held = "nothing" if current is None else current.digest
         return f"it was to replace {replaces}, but {held} is in force; look at it and try again"
+    if current is not None:
+        for name, successor in policy.successors(current).items():
+            if successor is None and policy.has_label(name):
+                former = policy.renamed_from(name)
+                return (
+                    f"label {name} is what {former} was, but {in_force} has another {name}: its "
+                    "domains would be taken for it; use a new name"
+                )
     wanted = policy.definition.replaces
     if current is None or wanted is None or current.digest == policy.digest:
         return ""
@@ -432,14 +440,7 @@ def _rollback(policy: Policy, highest: tuple[int, int] | None) -> str:
 
 def _renames(policy: Policy, current: Policy | None) -> dict[str, str]:
     """The labels that are called otherwise in the new policy, by their former name."""
-    if current is None:
-        return {}
-    renames: dict[str, str] = {}
-    for label in policy.labels:
-        former = policy.renamed_from(label)
-        if former is not None and current.has_label(former) and not policy.has_label(former):
-            renames[former] = label
-    return renames
+    return {} if current is None else policy.renames_since(current)
 
 
 def _version(policy: Policy) -> str:

@@ -55,6 +55,7 @@ CASES = [
     ("{ste: [red], ch", "{ste: [reed], ch", ["10:15: unknown STE type 'reed'; did you mean 'red'?"]),
     ("chinese_wall: [w1]", "chinese_wall: [zz]", ["10:36: unknown Chinese Wall type 'zz'"]),
     ("was: www", "was: db", ["10:46: label 'db' is still in the policy; it cannot be renamed away"]),
+    ("chinese_wall: [w2]}\ng", "chinese_wall: [w2], was: web}\ng", ["11:51: label 'web' is still in the policy; it cannot be renamed away"]),
     ("colours: [pink]", "colours: [pink, pink]", ["10:67: colour 'pink' was named already, at P:10:61"]),
     ("  db: {ste", "  any: {ste: [red]}\n  db: {ste", ["11:3: 'any' is a word of the rules; no label can have it as a name"]),
     ("  db: {ste", "  web: {ste: [red]}\n  db: {ste", ["11:3: key 'web' was given already, on line 10"]),

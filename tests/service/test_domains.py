@@ -228,6 +228,21 @@ async def test_a_policy_that_observes_is_refused_while_nothing_honours_it(host, 
 
 
 @run
+async def test_a_name_is_not_given_to_another_label_than_the_one_whose_domains_have_it(host, box):
+    await box.start()
+    digest = box.engine.judge.policy.digest
+    taking = POLICY.replace("  lonely: {ste: [blue]}\n", "").replace(
+        "plain: {", "plain: {was: lonely, "
+    )
+    load = box.brokerd._policies.load
+    with pytest.raises(
+        RpcError, match=r"label plain is what lonely was, but corp 1\.0 has another"
+    ):
+        load(taking.encode(), "p", ROOT, revoke=True)
+    assert box.engine.judge.policy.digest == digest
+
+
+@run
 async def test_a_policy_is_loaded_only_over_the_one_it_replaces(host, box):
     await box.start()
     text = POLICY.replace('version: "1.0"', 'version: "1.2"\nfrom: {policy: corp, version: "1.1"}')

@@ -48,8 +48,10 @@ def definitions(draw, *, renames=False):
     if renames and draw(st.booleans()):
         named[1] = "n1"
         former["n1"] = "l1"
-    if renames and draw(st.booleans()):
-        former["l2"], former["l3"] = "l3", "l2"
+        if draw(st.booleans()):
+            # A name of before, for what was another label then.
+            named[1], named[2] = "l2", "n2"
+            former = {**dict.fromkeys(named), "l2": "l1"}
     word_of = dict(zip(LABELS, named, strict=True))
     labels = tuple(
         core.Label(

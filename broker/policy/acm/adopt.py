@@ -237,7 +237,7 @@ class Adoption:
                 )
         name = self._body.names.take(label.name, "label")
         was = None if label.was is None else self._body.names.take(label.was, "former label")
-        if was is not None and was in labels and was != name and not self._is_renamed(was):
+        if was is not None and was in labels and was != name:
             said = f"label '{escape(was, 60)}' is still in the policy; it cannot be renamed away"
             self._body.findings.add(label.was or label.name, said)
         return core.Label(
@@ -248,9 +248,6 @@ class Adoption:
             was=None if was == name else was,
             where=self._body.findings.where(label.name),
         )
-
-    def _is_renamed(self, name: str) -> bool:
-        return any(label.name == name and label.was for label in self._policy.labels)
 
     def _former(self, labels: dict[str, Text]) -> None:
         former = [label.was for label in self._policy.labels if label.was is not None]
