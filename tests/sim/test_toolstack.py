@@ -22,7 +22,7 @@ SUBTREES = (
     *("/libxl/1/device/vbd/", "/libxl/1/device/vif/", f"/vm/{UUID}"),
 )
 DRIVERS_WRITE = ("feature-", "multi-queue-", "max-ring", "physical-device", "node")
-NOT_SIMULATED = ("mtu", "protocol", "event-channel", "start_time")
+NOT_SIMULATED = ("protocol", "event-channel", "start_time")
 
 
 FRONT = "/local/domain/1/device"
