@@ -20,7 +20,7 @@ def register(commands: groups.Commands) -> None:
         groups.group(commands, "policy"),
         "graph",
         offline.reporting(_graph),
-        help="who may talk to whom, by class, and what walls part: a picture on standard output",
+        help="a picture: who may talk to whom, by class, and what walls part",
         example="brokerctl policy graph --format svg etc/policy.yaml > policy.svg",
     )
     leaf.add_argument("file", metavar="FILE", type=Path, help="the policy (YAML)")

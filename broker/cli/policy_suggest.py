@@ -21,7 +21,7 @@ def register(commands: groups.Commands) -> None:
         groups.group(commands, "policy"),
         "suggest",
         offline.reporting(_suggest),
-        help="the smallest amendment of a policy that grants what was seen; for a person to edit",
+        help="the smallest amendment that grants what was seen, for a person to edit",
         example="brokerctl policy suggest --policy corp.yaml --requests seen.jsonl",
     )
     leaf.add_argument("--policy", metavar="FILE", type=Path, required=True, help="the policy")

@@ -254,7 +254,7 @@ def test_usage_is_2_and_help_has_an_example_in_80_columns(run, monkeypatch):
     assert run("policy", "decide")[0] == 2
     assert run("policy", "nix")[0] == 2
     for words in (
-        *(("policy", it) for it in ("check", "decide", "admit")),
+        *(("policy", it) for it in ("check", "decide", "admit", "diff", "graph", "suggest")),
         *(("spec", it) for it in ("list", "check")),
         ("label", "ssidref"),
     ):
