@@ -92,9 +92,7 @@ class LinkTable:
             raise NetError(f"there is no bridge {name}: create it, or name another")
         if link.kind == "bridge":
             return link
-        if link.kind == "openvswitch" or any(
-            other.kind == "openvswitch" or other.name == "ovs-system" for other in self.all()
-        ):
+        if any(it.kind == "openvswitch" or it.name == "ovs-system" for it in self.all()):
             raise NetError(
                 f"{name} is not a Linux bridge but Open vSwitch's: its frames never pass "
                 "nftables, so labels cannot be enforced there; use a Linux bridge "
