@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.cli import connection, groups
 from broker.rpc.address import AddressError
+from broker.rpc.catalogue import METHODS
 from broker.rpc.client import Client, UnreachableError
 from broker.rpc.errors import RpcError
-from broker.rpc.methods import METHODS
 from broker.text.escape import printable
 from broker.text.problems import ProblemsError
 

@@ -19,8 +19,8 @@ from typing import (
 import msgspec
 
 from broker.cli import client, groups, show
+from broker.rpc.catalogue import METHODS
 from broker.rpc.client import Lagged
-from broker.rpc.methods import METHODS
 
 if TYPE_CHECKING:
     import argparse

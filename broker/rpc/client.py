@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from broker.rpc.address import Address, local, open_connection
+from broker.rpc.catalogue import METHODS
 from broker.rpc.errors import CODES, Code, RpcError
-from broker.rpc.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,10 +23,10 @@ from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
 from broker.rpc import openapi
+from broker.rpc.catalogue import METHODS
 from broker.rpc.decode import decode_arguments
 from broker.rpc.errors import HTTP_STATUS, RpcError
 from broker.rpc.limits import Limits, Places, Rates
-from broker.rpc.methods import METHODS
 from broker.rpc.stream import EventStream
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from broker.rpc import openapi
+from broker.rpc.catalogue import METHODS
 from broker.rpc.errors import HTTP_STATUS
-from broker.rpc.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ _END: Final = r"(?!\n)"
 _HEAD: Final = """\
 # The broker's calls
 
-Made from the method table (`broker/rpc/methods.py`) by `.venv/bin/python
+Made from the method table (`broker/rpc/catalogue.py`) by `.venv/bin/python
 -m broker.rpc.reference docs`; a test holds it to the table.
 
 `POST /v1/<method>` with a JSON object (`Content-Type: application/json`), over TLS 1.3 with a

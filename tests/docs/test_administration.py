@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from broker.policy.load import check_policy
+from broker.rpc.catalogue import METHODS
 from broker.rpc.limits import Limits
-from broker.rpc.methods import METHODS
 from broker.service import proposals
 from broker.service.policies import unknown_verbs
 

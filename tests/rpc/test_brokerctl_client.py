@@ -36,8 +36,8 @@ from twisted.internet.threads import deferToThread
 from broker.cli import main as brokerctl
 from broker.cli import show
 from broker.rpc import methods
+from broker.rpc.catalogue import METHODS
 from broker.rpc.errors import RpcError
-from broker.rpc.methods import METHODS
 
 CONTROL = re.compile(r"[^\n\x20-\x7e]")
 

@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from broker.rpc.admin import Admin
+from broker.rpc.catalogue import METHODS
 from broker.rpc.decode import decode_arguments
 from broker.rpc.errors import CODES, HTTP_STATUS, RpcError
-from broker.rpc.methods import METHODS, ChannelSelector, LabelSet, Nothing
+from broker.rpc.methods import ChannelSelector, LabelSet, Nothing
 from broker.rpc.table import Method, Table
 
 LABEL_SET = METHODS["label.set"]

@@ -16,9 +16,9 @@ from rpc_memory import Memory, refused
 from broker.cli import generic, groups
 from broker.cli import main as brokerctl
 from broker.rpc import openapi
+from broker.rpc.catalogue import METHODS
 from broker.rpc.client import Lagged
 from broker.rpc.errors import CODES
-from broker.rpc.methods import METHODS
 from broker.rpc.reference import documents
 from broker.rpc.table import Arguments, Method, Table
 

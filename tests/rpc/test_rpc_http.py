@@ -11,8 +11,8 @@ from rpc_fake_admin import DENIED, EVENT, STATUS
 from rpc_memory import CALLER, CONNECTIONS, LIMITS, Memory, refused
 from twisted.logger import capturedLogs
 
+from broker.rpc.catalogue import METHODS
 from broker.rpc.errors import RpcError
-from broker.rpc.methods import METHODS
 
 
 def test_a_call_is_answered_and_the_handler_is_told_who_calls():

@@ -19,11 +19,11 @@ from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
 from broker.rpc import local, methods
+from broker.rpc.catalogue import METHODS
 from broker.rpc.client import Client, Lagged, UnreachableError, _events
 from broker.rpc.errors import RpcError
 from broker.rpc.limits import Limits, Places
 from broker.rpc.local import SocketInUseError, peer_credentials, prepare_path
-from broker.rpc.methods import METHODS
 from broker.rpc.server import LocalServer
 
 ARGUMENTS = {

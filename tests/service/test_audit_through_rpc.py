@@ -11,7 +11,7 @@ from broker_host import POLICY, until, uuid_of
 from twisted.internet.threads import deferToThread
 
 from broker.audit.directory import read_key, verify_directory
-from broker.rpc import methods
+from broker.rpc.catalogue import METHODS
 from broker.rpc.client import Client
 from broker.rpc.errors import RpcError
 from broker.service.policies import MOST_PROBLEMS
@@ -22,7 +22,7 @@ run = pytest_twisted.ensureDeferred
 
 def call(box, name, **arguments):
     """Through the socket, as brokerctl does."""
-    kind = methods.METHODS[name].arguments
+    kind = METHODS[name].arguments
     client = Client(str(box.settings().socket))
     return deferToThread(client.call, name, kind(**arguments))
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.pki.dsse import sign
 from broker.rpc.admin import ROOT, Caller
+from broker.rpc.catalogue import METHODS
 from broker.rpc.errors import RpcError
-from broker.rpc.methods import METHODS
 from broker.service import proposals
 from broker.service.statedir import RefusedError
 

@@ -32,9 +32,10 @@ from broker.pki.authority import Authority
 from broker.pki.names import Names
 from broker.rpc import openapi
 from broker.rpc.address import local, open_connection
+from broker.rpc.catalogue import METHODS
 from broker.rpc.certificates import TlsFiles
 from broker.rpc.limits import Limits
-from broker.rpc.methods import METHODS, Nothing
+from broker.rpc.methods import Nothing
 from broker.rpc.server import TlsServer
 
 run = pytest_twisted.ensureDeferred

@@ -10,8 +10,8 @@ import pytest_twisted
 from broker_host import POLICY, until, uuid_of
 
 from broker.rpc.admin import ROOT, Caller
+from broker.rpc.catalogue import METHODS
 from broker.rpc.errors import RpcError
-from broker.rpc.methods import METHODS
 
 run = pytest_twisted.ensureDeferred
 pytestmark = pytest.mark.parametrize("store_daemon", ["embedded"], indirect=True)
