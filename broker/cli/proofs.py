@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from broker.core.policy import Policy
     from broker.core.proofs import Proof, Request
 
-_LIMIT = 4000
+_LIMIT: Final = 4000
 
 
 class _Asked(msgspec.Struct, frozen=True):

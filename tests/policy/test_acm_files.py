@@ -276,3 +276,22 @@ roles: {op: []}
         "'roles' has no place in ACM",
     ]
     assert import_acm(Source(exported.text.encode(), "F")).policy.renamed_from("b") == "c"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_policy_is_imported_or_refused_with_places(data):
+    whole = acm.NEW.encode()
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, min(len(whole), start + 60)))
+    pieces = st.binary(max_size=8) | st.sampled_from(
+        (b"<Type>x</Type>", b"<Name>", b"<!-- c -->", b"&amp;", b"&#0;", b"<![CDATA[x]]>", b"]]>")
+    )
+    changed = whole[:start] + data.draw(pieces) + whole[end:]
+    resources = data.draw(st.none() | st.text(max_size=40).map(str.encode))
+    try:
+        import_acm(
+            Source(changed, "F"), resources=None if resources is None else Source(resources, "R")
+        )
+    except ProblemsError as error:
+        assert all(it.file in ("F", "R") and it.line and it.column for it in error.problems)

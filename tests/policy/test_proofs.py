@@ -274,3 +274,21 @@ def test_a_question_too_large_is_bad_input(capsys, tmp_path, monkeypatch):
     code, _, err = check(capsys, tmp_path, "never-errors")
     assert code == 2
     assert "--prove 1:1:1: more than 1 requests" in err
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.text(max_size=40)
+    | st.tuples(
+        st.sampled_from(("implies", "disjoint", "always-denies", "never-errors")),
+        st.text(max_size=20),
+    ).map(": ".join)
+)
+def test_any_question_is_read_or_refused(text):
+    policy = load_policy(POLICY.encode(), "P")
+    try:
+        question = read_question(text, "Q")
+        if not question.policies:
+            answer(question, policy, {})
+    except ProblemsError as error:
+        assert all(it.file == "Q" for it in error.problems)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from broker.text.escape import escape
 
-_TYPE = "ACM"
-_INVALID = "INV_"
+_TYPE: Final = "ACM"
+_INVALID: Final = "INV_"
 
 
 class LabelText(msgspec.Struct, frozen=True):
