@@ -19,7 +19,7 @@ from broker.policy.load import load_policy
 from broker.protocol.load import load_spec
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
-from broker.rpc.methods import METHODS
+from broker.rpc.catalogue import METHODS
 from broker.service import events
 from broker.service.proposals import Proposals, Read
 from broker.service.statedir import RefusedError
