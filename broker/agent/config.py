@@ -18,21 +18,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Domid = Annotated[int, msgspec.Meta(ge=0, lt=0x7FF0)]
+Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
 
 class BootstrapDevice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A device that opens without a record: exactly this domain, class, devid and params."""
 
-    uuid: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    uuid: Uuid
     device_class: Literal["vif", "vbd"] = msgspec.field(name="class")
     devid: Annotated[int, msgspec.Meta(ge=0)]
     params: str
 
 
 class HelperConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """dom0's helper: who the broker is."""
+    """dom0's helper: who the broker is, by one of the two."""
 
-    broker_domid: Domid
+    broker_domid: Domid | None = None
+    broker_uuid: Uuid | None = None
 
 
 class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +76,9 @@ def load_config(path: Path) -> AgentConfig:
         problems.append("bootstrap_devices are only taken from a file that root alone may write")
     if config.domid != 0 and (config.strict or config.helper):
         problems.append("strict and helper are for domain 0's agent alone")
+    helper = config.helper
+    if helper and (helper.broker_domid is None) == (helper.broker_uuid is None):
+        problems.append("helper: either broker_uuid or broker_domid")
     if config.store != "xenbus" and not config.store.startswith(("unix:", "xenbus:")):
         problems.append(f"store: {config.store!r} is not unix:PATH, xenbus or xenbus:PATH")
     if config.bridges and (config.policies is None or config.gates != "real"):

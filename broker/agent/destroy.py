@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 
 class Destroyer:
-    """Runs `xl destroy`; never for a domid in `spared` (dom0, this domain, the broker's)."""
+    """Runs `xl destroy`; never for a domid that is in `spared` then.
+
+    Those are dom0, this domain, and the broker's, which may come later.
+    """
 
     log = Logger()
 
     def __init__(self, reactor: Reactor, spared: Collection[int], xl: str) -> None:
         self._reactor = reactor
-        self._spared = frozenset(spared)
+        self._spared = spared
         self._xl = xl
         self._under_way: set[int] = set()
 

@@ -27,6 +27,7 @@ from broker.xenstore.paths import (
     LIBXL,
     LOCAL_DOMAIN,
     RELEASE,
+    STATE,
     VM,
     Channel,
     domain_dir,
@@ -55,6 +56,8 @@ _REFUSED: Final = b"refused"
 class HelperSession(service.Service):
     """Serves the broker in domain `broker`, over the store at `address`, as domain 0.
 
+    With `broker_uuid` that is whichever domain has this uuid (the oldest, as for any two lives of
+    one uuid); `found(domid)` is called when it comes, and `broker` stands until then.
     `refused(domid, reason)` is called for each domain whose published status says so.
     """
 
@@ -66,10 +69,14 @@ class HelperSession(service.Service):
         reactor: Reactor,
         *,
         broker: int,
+        broker_uuid: str | None = None,
+        found: Callable[[int], object] = lambda _: None,
         refused: Callable[[int, str], object] | None = None,
     ) -> None:
         self._reactor = reactor
         self._broker = broker
+        self._broker_uuid = broker_uuid
+        self._found = found
         self._refused = refused
         self._store = StoreSession(
             address,
@@ -168,14 +175,19 @@ class HelperSession(service.Service):
             self._timer = self._reactor.callLater(_RETRY, again)
 
     async def _serve(self, connection: StoreConnection, domids: set[int], *, whole: bool) -> None:
+        former = 0
         if whole:
+            homes = await children(connection, [LOCAL_DOMAIN])
+            found = {parse_domid(home.rpartition("/")[2]) for home in homes}
+            await self._find_broker(connection, {it for it in found if it is not None})
+            former = await self._former_broker(connection)
             # A permission given before its domain existed is listed, but C xenstored ignores it
             # (XSA-322: the node is older than the domain). So when the broker's domain has come,
             # and after a start of our own, all are given anew.
             alive = await connection.is_domain_introduced(self._broker)
             self._anew = self._anew or (alive and not self._broker_alive)
             self._broker_alive = alive
-        nodes = HelperNodes(connection, self._broker, anew=self._anew)
+        nodes = HelperNodes(connection, self._broker, anew=self._anew, former=former)
         if whole:
             await nodes.make(rights.fixed_nodes(self._broker))
             if self._broker:
@@ -183,8 +195,6 @@ class HelperSession(service.Service):
                 for name in (INTRODUCE, RELEASE):
                     await connection.set_perms(name, special)
             await nodes.admit(rights.LISTED)
-            homes = await children(connection, [LOCAL_DOMAIN])
-            found = {parse_domid(home.rpartition("/")[2]) for home in homes}
             made = await nodes.made()
             domids = domids | {it for it in found if it is not None} | set(made)
             domids |= set(self._channels)
@@ -192,6 +202,25 @@ class HelperSession(service.Service):
         for domid in sorted(domids):
             await self._serve_domain(connection, nodes, domid)
         self._anew = False
+
+    async def _find_broker(self, connection: StoreConnection, domids: set[int]) -> None:
+        """Who has the broker's uuid now; nobody new if it is who it was, or nobody at all."""
+        if self._broker_uuid is None:
+            return
+        listed = sorted(domids)
+        held = await connection.read_many([f"{domain_dir(domid)}/vm" for domid in listed])
+        same = [it for it, vm in zip(listed, held, strict=True) if _uuid(vm) == self._broker_uuid]
+        if same and self._broker not in same:
+            self._broker = same[0]
+            self._broker_alive = False
+            self.log.info("helper: the broker is domain {domid} now", domid=self._broker)
+            self._found(self._broker)
+
+    async def _former_broker(self, connection: StoreConnection) -> int:
+        """The domid that the broker's own nodes were made for, where it is another; else 0."""
+        held = (await connection.get_perms_many([STATE]))[0]
+        domids = [] if isinstance(held, StoreError) else [int(entry[1:]) for entry in held[1:]]
+        return next((it for it in domids if it != self._broker), 0)
 
     async def _serve_domain(
         self, connection: StoreConnection, nodes: HelperNodes, domid: int

@@ -35,15 +35,19 @@ if TYPE_CHECKING:
 class HelperNodes:
     """Serves the broker in domain `broker` over `connection`; all is idempotent.
 
-    With `anew`, permissions that look right are set again. Every function raises `StoreError`.
+    With `anew`, permissions that look right are set again. `former` is the domid of a broker before
+    this one, whose permissions make room; 0 if there is none. Every function raises `StoreError`.
     """
 
     log = Logger()
 
-    def __init__(self, connection: StoreConnection, broker: int, *, anew: bool) -> None:
+    def __init__(
+        self, connection: StoreConnection, broker: int, *, anew: bool, former: int = 0
+    ) -> None:
         self._connection = connection
         self._broker = broker
         self._anew = anew
+        self._former = former
 
     async def devices(self, domid: int) -> dict[Channel, str]:
         """The domain's channels by the toolstack's copy, each with its backend's kind."""
@@ -170,7 +174,7 @@ class HelperNodes:
     def _wanted(self, path: str, held: Permissions) -> Permissions | None:
         """What to set, None if nothing has to be."""
         try:
-            wanted = rights.with_reader(held, self._broker)
+            wanted = rights.with_reader(held, self._broker, self._former)
         except ValueError as error:
             # The broker sees that it cannot read it.
             self.log.warn("helper: no room for the broker on {path}: {e}", path=path, e=error)

@@ -99,7 +99,7 @@ class Agent:
         if durable.problem:
             self.log.critical("starting without memory: {why}", why=durable.problem)
         spared = {0, config.domid}
-        if config.helper is not None:
+        if config.helper is not None and config.helper.broker_domid is not None:
             spared.add(config.helper.broker_domid)
         # In another backend domain there is no toolstack: there it can only be reported.
         destroy = Destroyer(reactor, spared, config.xl).destroy if config.domid == 0 else None
@@ -138,7 +138,9 @@ class Agent:
             else HelperSession(
                 config.store,
                 reactor,
-                broker=config.helper.broker_domid,
+                broker=config.helper.broker_domid or 0,
+                broker_uuid=config.helper.broker_uuid,
+                found=spared.add,
                 refused=refused,
             )
         )

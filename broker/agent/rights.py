@@ -137,8 +137,10 @@ def device_trees(channel: Channel, kind: str) -> tuple[list[str], list[str]]:
     return listed, trees
 
 
-def with_reader(held: Permissions, reader: int) -> Permissions | None:
+def with_reader(held: Permissions, reader: int, former: int = 0) -> Permissions | None:
     """`held` with `reader` added, or None if it can read already.
+
+    An entry for `former`, if that is not 0, goes.
 
     Raises:
         ValueError: there is no room for another entry.
@@ -148,7 +150,8 @@ def with_reader(held: Permissions, reader: int) -> Permissions | None:
     for entry in held[1:]:
         if entry[1:] == str(reader) and entry[0] in "rb":
             return None
-    kept = tuple(entry for entry in held if entry[1:] != str(reader))
+    replaced = {str(reader)} | ({str(former)} if former else set())
+    kept = (held[0], *(entry for entry in held[1:] if entry[1:] not in replaced))
     if len(kept) >= MAX_PERMISSIONS:
         raise ValueError(f"{len(kept)} permissions already")
     return (*kept, f"r{reader}")

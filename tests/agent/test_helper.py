@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from broker.agent.helper import HelperSession
 from broker.xenstore.errors import DeniedError, NotFoundError, StoreError
 
-BROKER, DRIVER, GUEST = 1, 2, 3
+BROKER, DRIVER, GUEST, NEXT = 1, 2, 3, 4
 VIF = "vif/0"
 DECISION = f"/broker/v1/decision/{DRIVER}/vif/{GUEST}/0"
 REPORT = f"/broker/v1/report/{DRIVER}/vif/{GUEST}/0"
@@ -351,3 +351,29 @@ async def test_what_a_backend_refused_is_its_own_to_report_and_goes_with_its_las
     assert host.read(path) == b"at=1 omitted=0"
     host.detach("vif/1", fe=GUEST, be=DRIVER)
     await until(lambda: host.read(f"/broker/v1/report/{DRIVER}") is None, "all of them gone")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_broker_is_found_by_its_uuid_and_followed_to_its_next_life(host):
+    """Whatever a former life may read makes room, so that a node never fills up."""
+    mini, told = "11111111-2222-4333-8444-555555555555", []
+    host.create()
+    helper = HelperSession(
+        host.daemon.address, reactor, broker=0, broker_uuid=mini, found=told.append
+    )
+    helper.startService()
+    perms = host.store.get_perms
+    await until(lambda: host.read("/broker/v1/state") == b"")
+    assert perms("/broker/v1/state") == ["n0"]
+    host.store.write(f"/local/domain/{BROKER}/vm", f"/vm/{mini}")
+    host.daemon.guest(NEXT)  # an introduction, whosever it is
+    await served(host)
+    assert told == [BROKER]
+    host.store.rm(f"/local/domain/{BROKER}")
+    host.store.write(f"/local/domain/{NEXT}/vm", f"/vm/{mini}")
+    host.daemon.guest(NEXT + 1)
+    await until(lambda: f"r{NEXT}" in perms(BACKEND))
+    assert told == [BROKER, NEXT]
+    assert perms("/broker/v1/state") == ["n0", f"b{NEXT}"]
+    assert perms(BACKEND) == [f"n{DRIVER}", f"r{GUEST}", f"r{NEXT}"]
+    await helper.stopService()

@@ -194,6 +194,8 @@ def run(path):
         ({"store": "tcp:1"}, "unix:PATH"),
         ({"domid": 3, "strict": "true"}, "domain 0's agent alone"),
         ({"broker_key": "."}, "Is a directory"),
+        ({"helper": "{}"}, "either broker_uuid or broker_domid"),
+        ({"helper": f"{{broker_uuid: {UUID}, broker_domid: 1}}"}, "either broker_uuid"),
         ({"broker_key": "agent.yaml"}, "broker-agent: "),
         ({"bootstrap_devices": "[{uuid: x, class: vbd, devid: 1, params: p}]"}, "agent.yaml:5:"),
     ],
