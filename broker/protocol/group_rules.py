@@ -133,8 +133,8 @@ def _allowed_rule(ends: Ends, name: str, group: GroupForm, template: str, key: K
 
     def uncalled(front: Keys, back: Keys, f: int, b: int) -> bool:
         own = front if name == SIDES[0] else back
-        present = any(it in names for it in own)
-        return present and allowed is not None and not allowed(front, back, f, b)
+        absent = names.isdisjoint(own)
+        return not absent and allowed is not None and not allowed(front, back, f, b)
 
     return Rule(
         f"{name}.{template}.allowed",
@@ -153,9 +153,9 @@ def _exact_rule(ends: Ends, name: str, group_name: str, instances: Instances) ->
 
     def beyond(front: Keys, back: Keys, f: int, b: int) -> bool:
         own = front if name == SIDES[0] else back
-        present = [numbers[it] for it in own if it in numbers]
-        if not present:
+        if numbers.keys().isdisjoint(own):
             return False
+        present = [numbers[it] for it in own if it in numbers]
         if not instances.called_for(front, back, f, b):
             return True
         ranges = instances.ranges(front, back) if instances.group.count else None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.protocol.parties import Party
     from broker.protocol.product import Judgement
     from broker.protocol.rule import Name, Rule
-    from broker.protocol.tables import Tables
+    from broker.protocol.tables import Gate, Tables
 
 _STATES: Final = {b"%d" % state: state for state in range(1, 9)}
 _PARTIES: Final[tuple[Party, Party]] = ("frontend", "backend")
@@ -42,6 +42,7 @@ class Look:
         self._front, self._back = directories
         self._writers = writers
         self._changed: set[Name] = set()
+        self._emptied = False, False
         self.found: list[Violation] = []
 
     def judge(self, changed: list[Field]) -> Life:
@@ -53,16 +54,19 @@ class Look:
         f = _STATES.get(self._front.get("state", b""), 0) if tables.has_machine[0] else 0
         b = _STATES.get(self._back.get("state", b""), 0) if tables.has_machine[1] else 0
         moved = f != life.f or b != life.b
-        seen = life.front_seen, life.back_seen
+        seen = [life.front_seen, life.back_seen]
         begun = False, False
         if moved:
-            judgement, begun = self._move(f, b)
-            seen = judgement.front_seen, judgement.back_seen
-            self._judge_gate(f, b)
+            *seen, begun = self._move(f, b)
+            gate = tables.gate
+            if gate is not None and (b if gate.side else f) == gate.into:
+                self._judge_gate(gate, f, b)
         looked_at: set[int] = set()
         timed = moved
         for field in changed:
-            looked_at.update(field.rules)
+            # Of most keys only their type is a rule, and it is kept.
+            if len(field.rules) > 1 or not self._is_well_typed(field):
+                looked_at.update(field.rules)
             timed = timed or field.watched
             if field.frozen is not None or field.moves is not None:
                 self._judge_change(field, f, b, begun=begun[field.side])
@@ -70,8 +74,19 @@ class Look:
         timers, due = life.timers, life.due
         if timed or standing != life.standing:
             timers, due = self._timers(f, b, standing)
+        now = self._now
         return Life(
-            self._front, self._back, f, b, *seen, standing, timers, due, self._now, started=True
+            self._front,
+            self._back,
+            f,
+            b,
+            seen[0],
+            seen[1],
+            standing,
+            timers,
+            due,
+            now,
+            started=True,
         )
 
     def _judge_writers(self) -> None:
@@ -85,8 +100,28 @@ class Look:
                 said = f"{said.removesuffix(': ')}: not the {writer}'s to write"
                 self._note(_PARTIES[SIDES.index(writer)], "writer", said)
 
-    def _move(self, f: int, b: int) -> tuple[Judgement, tuple[bool, bool]]:
-        """Judge the change of states; says too whose life began again."""
+    def _is_well_typed(self, field: Field) -> bool:
+        """Whether a key's value is of its type, as it was before."""
+        value = self._shown(field.side).get(field.name)
+        well_typed = value is None or field.check(value)
+        return well_typed and bool(field.type_bit) and not self._life.standing & field.type_bit
+
+    def _move(self, f: int, b: int) -> tuple[int, int, tuple[bool, bool]]:
+        """Judge the change of states; what each end has seen now, and whose life began again."""
+        life, tables = self._life, self._tables
+        change = (life.f, life.b, life.front_seen, life.back_seen, f, b)
+        known = tables.legal.get(change)
+        if known is not None:
+            return known
+        said, begun = self._judge_move(f, b)
+        after = said.front_seen, said.back_seen, begun
+        if not said.legal:
+            self._note_move(said, (f, b))
+        elif not any(self._emptied):
+            tables.remember_legal(change, after)
+        return after
+
+    def _judge_move(self, f: int, b: int) -> tuple[Judgement, tuple[bool, bool]]:
         life, product = self._life, self._tables.product
         node = (life.f, life.b, life.front_seen, life.back_seen)
         # A device that is not there did not come and go in between.
@@ -96,13 +131,12 @@ class Look:
         )
         said = product.judge(node, f, b, front_again=again[0], back_again=again[1])
         if not said.legal:
-            again = (
-                again[0] or (f != life.f and self._was_emptied(0, life.front, self._front)),
-                again[1] or (b != life.b and self._was_emptied(1, life.back, self._back)),
+            self._emptied = (
+                f != life.f and self._was_emptied(0, life.front, self._front),
+                b != life.b and self._was_emptied(1, life.back, self._back),
             )
+            again = again[0] or self._emptied[0], again[1] or self._emptied[1]
             said = product.judge(node, f, b, front_again=again[0], back_again=again[1])
-        if not said.legal:
-            self._note_move(said, (f, b))
         return said, (again[0] and f != life.f, again[1] and b != life.b)
 
     def _was_emptied(self, side: int, old: Keys, new: Keys) -> bool:
@@ -128,13 +162,9 @@ class Look:
             text = f"{moves} (frontend/backend): one of them moved before it was its turn"
             self._note("undetermined", "state.early", text)
 
-    def _judge_gate(self, f: int, b: int) -> None:
-        gate, life = self._tables.gate, self._life
-        if (
-            gate is None
-            or (f, b)[gate.side] != gate.into
-            or (life.f, life.b)[gate.side] == gate.into
-        ):
+    def _judge_gate(self, gate: Gate, f: int, b: int) -> None:
+        life = self._life
+        if (life.b if gate.side else life.f) == gate.into:
             return
         before = life.started and gate.is_open(life.front, life.back, life.f, life.b)
         if not before and not gate.is_open(self._front, self._back, f, b):
@@ -226,13 +256,11 @@ class Look:
         """The deadlines that run now. None runs for an end whose peer is in the wrong."""
         tables = self._tables
         began = dict(self._life.timers)
-        bits = tables.party_bits
         timers = []
         due = NEVER
         for number in tables.timed(f, b):
             deadline = tables.deadlines[number]
-            peer = {"frontend": "backend", "backend": "frontend"}.get(deadline.owner)
-            if peer is not None and standing & bits[peer]:
+            if standing & deadline.peer_rules:
                 continue
             if deadline.when is not None and not deadline.when(self._front, self._back, f, b):
                 continue

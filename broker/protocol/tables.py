@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -14,7 +14,7 @@ from broker.protocol.rules import compile_rules, defaults_of
 from broker.protocol.states import BY_WORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from broker.protocol.conditions import Test
     from broker.protocol.fields import Field
@@ -22,14 +22,22 @@ if TYPE_CHECKING:
     from broker.protocol.rule import Rule
     from broker.protocol.spec import Spec
 
+    Moved = tuple[int, int, tuple[bool, bool]]
+    """What each end has seen after a change of states, and whose life began again."""
     Others = tuple[tuple[int, Test], ...]
     """Rules that look at a key: bit and test."""
     Entered = tuple[tuple[tuple[int, int, str, bool, Test], ...], int]
     """Rules by number, what they are broken only with, and their test; the bits of all in force."""
 
 
+_MOST_REMEMBERED: Final = 4096
+
+
 class Deadline(msgspec.Struct, frozen=True):
-    """Who has to leave these states of both ends, and within how many seconds."""
+    """Who has to leave these states of both ends, and within how many seconds.
+
+    It does not run while one of `peer_rules` (bits) is broken: the other end is in the wrong.
+    """
 
     name: str
     owner: Party
@@ -37,6 +45,7 @@ class Deadline(msgspec.Struct, frozen=True):
     masks: tuple[int, int]
     when: Test | None
     says: str
+    peer_rules: int
 
 
 class Gate(msgspec.Struct, frozen=True):
@@ -55,22 +64,26 @@ class Tables:
         self.product = Product(spec)
         self.has_machine = self.product.front.has_machine, self.product.back.has_machine
         self.rules: tuple[Rule, ...] = tuple(compile_rules(spec))
-        self.deadlines = tuple(_deadlines(spec))
+        self.deadlines = tuple(_deadlines(spec, self.rules))
         self.gate = _gate(spec)
         self.fields = fields_of(spec, self.rules)
-        self.party_bits = {
-            party: sum(1 << n for n, rule in enumerate(self.rules) if rule.party == party)
-            for party in ("frontend", "backend", "both", "undetermined")
-        }
         forms = (spec.form.frontend, spec.form.backend)
         self.fresh: tuple[frozenset[str], ...] = tuple(
             frozenset(name for name, key in key_names(form) if side in key.writer)
             for side, form in zip(SIDES, forms, strict=True)
         )
         """What each end's driver alone puts into its directory."""
+        self.legal: dict[tuple[int, int, int, int, int, int], Moved] = {}
+        """Changes of states, with what was seen before, that were judged legal."""
         self._entered: dict[tuple[int, int, int, int], Entered] = {}
         self._others: dict[tuple[int, int, int], dict[str, Others]] = {}
         self._timed: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def remember_legal(self, change: tuple[int, int, int, int, int, int], after: Moved) -> None:
+        """Remember a legal change of states, up to a bound."""
+        if len(self.legal) >= _MOST_REMEMBERED:
+            self.legal.clear()
+        self.legal[change] = after
 
     def entered(self, f: int, b: int, f2: int, b2: int) -> Entered:
         """Of a change of states: the rules to look at again, and the bits of those in force."""
@@ -111,7 +124,7 @@ class Tables:
         return said
 
 
-def _deadlines(spec: Spec) -> Iterable[Deadline]:
+def _deadlines(spec: Spec, rules: Sequence[Rule]) -> Iterable[Deadline]:
     defaults = defaults_of(spec)
     for name, form in spec.form.deadlines.items():
         masks = [sum(1 << BY_WORD[it] for it in them) for them in (form.frontend, form.backend)]
@@ -125,6 +138,11 @@ def _deadlines(spec: Spec) -> Iterable[Deadline]:
             masks=(masks[0], masks[1]),
             when=all_of(form.when, defaults, unknown=False),
             says=says,
+            peer_rules=sum(
+                1 << number
+                for number, rule in enumerate(rules)
+                if form.owner != "both" and rule.party in SIDES and rule.party != form.owner
+            ),
         )
 
 
