@@ -21,7 +21,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
@@ -50,8 +50,8 @@ _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 _ENCODED: Final = [chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in range(256)]
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@,+-]+")
 _ESCAPE: Final = re.compile(rb"%([0-9A-F]{2})")
-_DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}")
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
 _HEX256: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -166,8 +166,7 @@ def sign_record(record: Record, key: Ed25519PrivateKey) -> bytes:
         unsigned = _unsigned_text(msgspec.structs.replace(record, reason=reason))
     if len(unsigned) > room:
         raise RecordError(f"a record's fields exceed {MAX_SIGNED_BYTES} bytes, its reason aside")
-    signed = unsigned.encode("ascii")
-    return signed + b" sig=" + _base64url(key.sign(_RECORD_CONTEXT + signed))
+    return sign_line(unsigned, _RECORD_CONTEXT, key)
 
 
 def parse_record(text: bytes) -> Record:
@@ -176,42 +175,30 @@ def parse_record(text: bytes) -> Record:
     Raises:
         RecordError: anything is missing, doubled, unknown, out of order or not canonical.
     """
-    if len(text) > MAX_RECORD_BYTES:
-        raise RecordError("longer than 2048 bytes")
-    try:
-        words = text.decode("ascii").split(" ")
-    except UnicodeDecodeError:
-        raise RecordError("bytes outside ASCII") from None
-    if words[0] not in VERDICTS:
-        raise RecordError("does not begin with grant, deny or pending")
-    expected = (*FIELDS, "sig")
-    keys = tuple(word.partition("=")[0] for word in words[1:])
-    if keys != expected or not all("=" in word for word in words[1:]):
-        raise RecordError(f"fields must be exactly {' '.join(expected)}, in this order")
-    raw = dict(zip(expected, (word.partition("=")[2] for word in words[1:]), strict=True))
-    labels = _matched(raw, "labels", None) or ""
+    verdict, raw = read_line(text, VERDICTS, FIELDS)
+    labels = matched_value(raw, "labels", None) or ""
     frontend_label, comma, backend_label = labels.partition(",")
     if not (frontend_label and comma and backend_label) or "," in backend_label:
         raise RecordError("labels must be frontend,backend")
     record = Record(
-        verdict=cast("Verdict", words[0]),
-        seq=int(_required(raw, "seq", _DECIMAL)),
-        id=_required(raw, "id", _UUID),
-        frontend=int(_required(raw, "fe", _DECIMAL)),
-        backend=int(_required(raw, "be", _DECIMAL)),
-        device_class=_required(raw, "class", None),
-        device=_required(raw, "dev", _DECIMAL),
-        uuid=_matched(raw, "uuid", _UUID),
-        nonce=_matched(raw, "nonce", _NONCE),
-        inputs=_matched(raw, "inputs", _HEX256),
+        verdict=cast("Verdict", verdict),
+        seq=int(required_value(raw, "seq", DECIMAL)),
+        id=required_value(raw, "id", UUID),
+        frontend=int(required_value(raw, "fe", DECIMAL)),
+        backend=int(required_value(raw, "be", DECIMAL)),
+        device_class=required_value(raw, "class", None),
+        device=required_value(raw, "dev", DECIMAL),
+        uuid=matched_value(raw, "uuid", UUID),
+        nonce=matched_value(raw, "nonce", _NONCE),
+        inputs=matched_value(raw, "inputs", _HEX256),
         labels=(
             None if frontend_label == "-" else frontend_label,
             None if backend_label == "-" else backend_label,
         ),
-        resource=_matched(raw, "resource", None),
-        policy=_matched(raw, "policy", _DIGEST),
-        spec=_matched(raw, "spec", _DIGEST),
-        reason=_matched(raw, "reason", None) or "",
+        resource=matched_value(raw, "resource", None),
+        policy=matched_value(raw, "policy", _DIGEST),
+        spec=matched_value(raw, "spec", _DIGEST),
+        reason=matched_value(raw, "reason", None) or "",
     )
     if f"{_unsigned_text(record)} sig={raw['sig']}" != text.decode("ascii"):
         raise RecordError("not in canonical form")
@@ -231,15 +218,13 @@ def verify_record(text: bytes, key: Ed25519PublicKey) -> Record:
         RecordError: as `parse_record`, or the signature is not `key`'s over these bytes.
     """
     record = parse_record(text)
-    signed, _, signature = text.rpartition(b" sig=")
-    _verify(key, signature, _RECORD_CONTEXT + signed)
+    verify_line(text, _RECORD_CONTEXT, key)
     return record
 
 
 def sign_heartbeat(counter: int, key: Ed25519PrivateKey) -> bytes:
     """The heartbeat's text: a counter that grows for ever, and its signature."""
-    beat = str(counter).encode("ascii")
-    return beat + b" sig=" + _base64url(key.sign(_HEARTBEAT_CONTEXT + beat))
+    return sign_line(str(counter), _HEARTBEAT_CONTEXT, key)
 
 
 def verify_heartbeat(text: bytes, key: Ed25519PublicKey) -> int:
@@ -248,21 +233,66 @@ def verify_heartbeat(text: bytes, key: Ed25519PublicKey) -> int:
     Raises:
         RecordError: the text is malformed or the signature is not good.
     """
-    beat, separator, signature = text.partition(b" sig=")
-    if not separator or not _DECIMAL.fullmatch(beat.decode("latin-1")):
+    beat, separator, _ = text.partition(b" sig=")
+    if not separator or not DECIMAL.fullmatch(beat.decode("latin-1")):
         raise RecordError("heartbeat is not a counter and its signature")
-    _verify(key, signature, _HEARTBEAT_CONTEXT + beat)
+    verify_line(text, _HEARTBEAT_CONTEXT, key)
     return int(beat)
 
 
-def _required(raw: Mapping[str, str], key: str, pattern: re.Pattern[str] | None) -> str:
-    value = _matched(raw, key, pattern)
+def sign_line(unsigned: str, context: bytes, key: Ed25519PrivateKey) -> bytes:
+    """A line of ASCII with its signature under `context`, which keeps kinds of lines apart."""
+    signed = unsigned.encode("ascii")
+    return signed + b" sig=" + _base64url(key.sign(context + signed))
+
+
+def verify_line(text: bytes, context: bytes, key: Ed25519PublicKey) -> None:
+    """Check the signature at the end of a line.
+
+    Raises:
+        RecordError: it is not `key`'s over what stands before it, under `context`.
+    """
+    signed, _, signature = text.rpartition(b" sig=")
+    _verify(key, signature, context + signed)
+
+
+def read_line(
+    text: bytes, words: Collection[str], fields: Sequence[str]
+) -> tuple[str, dict[str, str]]:
+    """The first word of a signed line, one of `words`, and its fields, still encoded.
+
+    Raises:
+        RecordError: it is too long, no ASCII, or its fields are not exactly `fields` and `sig`.
+    """
+    if len(text) > MAX_RECORD_BYTES:
+        raise RecordError(f"longer than {MAX_RECORD_BYTES} bytes")
+    try:
+        first, *rest = text.decode("ascii").split(" ")
+    except UnicodeDecodeError:
+        raise RecordError("bytes outside ASCII") from None
+    if first not in words:
+        raise RecordError(f"does not begin with one of {', '.join(words)}")
+    expected = (*fields, "sig")
+    keys = tuple(word.partition("=")[0] for word in rest)
+    if keys != expected or not all("=" in word for word in rest):
+        raise RecordError(f"fields must be exactly {' '.join(expected)}, in this order")
+    return first, dict(zip(expected, (word.partition("=")[2] for word in rest), strict=True))
+
+
+def required_value(raw: Mapping[str, str], key: str, pattern: re.Pattern[str] | None) -> str:
+    """A field that may not be absent; as `matched_value`."""
+    value = matched_value(raw, key, pattern)
     if value is None:
         raise RecordError(f"{key} is absent")
     return value
 
 
-def _matched(raw: Mapping[str, str], key: str, pattern: re.Pattern[str] | None) -> str | None:
+def matched_value(raw: Mapping[str, str], key: str, pattern: re.Pattern[str] | None) -> str | None:
+    """A field's value, decoded; None where it is absent.
+
+    Raises:
+        RecordError: it is not canonically encoded, or not as `pattern` has it.
+    """
     value = decode_value(raw[key])
     if value is not None and pattern is not None and not pattern.fullmatch(value):
         raise RecordError(f"{key} is malformed: {encode_value(value)[:80]}")

@@ -19,6 +19,12 @@ REPORTS: Final = f"{ROOT}/report"
 HEARTBEAT: Final = f"{ROOT}/heartbeat"
 STATE: Final = f"{ROOT}/state"
 POLICY: Final = f"{ROOT}/policy"
+ORDERS: Final = f"{ROOT}/order"
+"""Where the broker's orders to dom0's agent are; the agent's results are in `ORDER_RESULTS`."""
+ORDER_RESULTS: Final = f"{REPORTS}/0/order"
+"""A list of the kinds of order that the agent takes, and below it one result for each place."""
+ORDER_PLACES: Final = tuple(str(place) for place in range(8))
+"""The names of the nodes in both: so many orders can be under way."""
 INTRODUCE: Final = "@introduceDomain"
 RELEASE: Final = "@releaseDomain"
 
