@@ -15,7 +15,7 @@ from broker.service.audit_access import AuditAccess
 from broker.service.authority import Authority
 from broker.service.drops import reported_drops
 from broker.service.labels import Labels
-from broker.service.policies import summary
+from broker.service.policy_checks import summary
 from broker.service.targets import Targets, selector_of
 from broker.service.views import ChannelViews
 from broker.text.escape import escape

@@ -39,7 +39,8 @@ from broker.service.config import EMBEDDED, Settings, load_settings
 from broker.service.engine import Engine
 from broker.service.freshness import check_freshness
 from broker.service.heartbeat import INTERVAL, Heartbeat
-from broker.service.policies import Policies, load_specs
+from broker.service.policies import Policies
+from broker.service.specs import load_specs
 from broker.service.statedir import RefusedError, StateDir
 from broker.text.problems import ProblemsError
 from broker.xenstore import paths

@@ -12,23 +12,30 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from twisted.logger import Logger
 
-from broker.core.governance import governed_changes, has_governing_approver
-from broker.core.roles import GOVERN, READ
+from broker.core.governance import has_governing_approver
 from broker.pki.dsse import BundleError, is_bundle, open_bundle
 from broker.policy.load import load_policy
-from broker.protocol.load import load_spec
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
-from broker.rpc.catalogue import METHODS
 from broker.service import events
+from broker.service.policy_checks import (
+    conflict_with,
+    governed_changes_of,
+    refuse_observe,
+    renames_from,
+    rollback,
+    summary,
+    ungoverned,
+    unknown_verbs,
+    version_of,
+)
 from broker.service.proposals import Proposals, Read
 from broker.service.statedir import RefusedError
 from broker.text.escape import escape
-from broker.text.problems import Problem, ProblemsError
+from broker.text.problems import ProblemsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -121,7 +128,7 @@ class Policies:
                 "policy {name} {version} ({digest}) waits for a second person as {id}, "
                 "proposed by {subject}",
                 name=policy.name,
-                version=_version(policy),
+                version=version_of(policy),
                 digest=policy.digest,
                 id=proposal.id,
                 subject=who.caller.subject,
@@ -140,7 +147,7 @@ class Policies:
         """
         proposal = self.proposals.find(key)
         read = self._proposed(proposal)
-        change = self._change(read.policy, _renames(read.policy, self._current), dry_run=True)
+        change = self._change(read.policy, renames_from(read.policy, self._current), dry_run=True)
         return methods.Review(
             proposal=self.proposals.view(proposal),
             text=read.data.decode("utf-8"),
@@ -160,8 +167,8 @@ class Policies:
         policy = read.policy
         governs = governed_changes_of(self._current, policy)
         if governs and not who.governs:
-            raise RpcError("denied", _ungoverned(governs))
-        change = self._change(policy, _renames(policy, self._current), dry_run=False)
+            raise RpcError("denied", ungoverned(governs))
+        change = self._change(policy, renames_from(policy, self._current), dry_run=False)
         if not revoke:
             self._refuse_closing(change, proposal.source, who.caller)
         self._enforce(read, who.caller, proposal)
@@ -189,7 +196,7 @@ class Policies:
     def _parse(self, data: bytes, source: str) -> Policy:
         try:
             policy = load_policy(data, source)
-            _refuse_observe(policy)
+            refuse_observe(policy)
         except ProblemsError as error:
             problems = tuple(str(problem) for problem in error.problems)
             raise RpcError("bad_input", f"{source} is not a good policy", problems) from None
@@ -200,15 +207,15 @@ class Policies:
     ) -> methods.PolicyChange:
         """Whether `who` may put the policy in force now, alone or not, and what it changes."""
         policy, current = read.policy, self._current
-        conflict = _conflict(policy, current, replaces)
+        conflict = conflict_with(policy, current, replaces)
         if not conflict and read.signer and (current is None or current.digest != policy.digest):
-            conflict = _rollback(policy, self._engine.state.versions.get(policy.name))
+            conflict = rollback(policy, self._engine.state.versions.get(policy.name))
         if conflict:
             raise RpcError("conflict", conflict)
-        change = self._change(policy, _renames(policy, current), dry_run=dry_run)
+        change = self._change(policy, renames_from(policy, current), dry_run=dry_run)
         governs = governed_changes_of(current, policy)
         if governs and not who.governs:
-            raise RpcError("denied", _ungoverned(governs))
+            raise RpcError("denied", ungoverned(governs))
         second = bool(change.changed) and not who.alone
         if governs and current is not None:
             # Before there is anybody who could be the second person, root is alone.
@@ -223,7 +230,7 @@ class Policies:
         policy = self._parse(data, proposal.source)
         if policy.digest != proposal.digest:
             raise RpcError("unavailable", f"the policy kept for {proposal.id} was changed")
-        conflict = _conflict(policy, self._current, proposal.replaces)
+        conflict = conflict_with(policy, self._current, proposal.replaces)
         if conflict:
             raise RpcError("conflict", conflict)
         return Read(policy, data, proposal.signer)
@@ -239,11 +246,11 @@ class Policies:
         line = events.PolicyLoaded(
             time.time(),
             policy.name,
-            _version(policy),
+            version_of(policy),
             policy.digest,
             None if current is None else current.digest,
             subject,
-            _renames(policy, current),
+            renames_from(policy, current),
             role,
             "" if approver is None else approver.subject,
             "" if approver is None else approver.role,
@@ -262,7 +269,7 @@ class Policies:
         self.log.info(
             "policy {name} {version} ({digest}) is in force, loaded by {subject}{approved}",
             name=policy.name,
-            version=_version(policy),
+            version=version_of(policy),
             digest=policy.digest,
             subject=subject,
             approved="" if approver is None else f", approved by {approver.subject}",
@@ -336,112 +343,3 @@ class Policies:
         domain = self._engine.mirror.domains.get(domid)
         name = None if domain is None else domain.name
         return str(domid) if name is None else f"{domid} ({escape(name, 60)})"
-
-
-def governed_changes_of(current: Policy | None, policy: Policy) -> tuple[str, ...]:
-    """The governed keys that a policy changes; of the first one none is there to change."""
-    return () if current is None else governed_changes(current.definition, policy.definition)
-
-
-def unknown_verbs(policy: Policy) -> Iterator[str]:
-    """What roles grant that no method asks for, each with its place."""
-    known = {READ, GOVERN}
-    for method in METHODS:
-        known.update((method.verb, f"{method.verb.partition('.')[0]}.*"))
-    for name, grants in policy.definition.roles.items():
-        for grant in grants:
-            for verb in grant.verbs:
-                if verb not in known:
-                    yield f"{grant.where}: role {name}: no method asks for the verb {verb}"
-
-
-def summary(policy: Policy) -> methods.PolicySummary:
-    """Which policy, in short."""
-    return methods.PolicySummary(name=policy.name, version=_version(policy), digest=policy.digest)
-
-
-def load_specs(directory: Path) -> dict[str, str]:
-    """The digest of every protocol description in a directory, by name.
-
-    Raises:
-        ProblemsError: one of them is not good, or there is no such directory.
-    """
-    problems: list[Problem] = []
-    digests: dict[str, str] = {}
-    if not directory.is_dir():
-        problems.append(Problem(str(directory), 1, 1, "no such directory of descriptions"))
-    for path in sorted(directory.glob("*.yaml")):
-        try:
-            spec = load_spec(path.read_bytes(), str(path))
-        except ProblemsError as error:
-            problems += error.problems
-        except OSError as error:
-            problems.append(Problem(str(path), 1, 1, str(error)))
-        else:
-            digests[spec.name] = spec.digest
-    if problems:
-        raise ProblemsError(problems)
-    return digests
-
-
-def _refuse_observe(policy: Policy) -> None:
-    """Nothing honours observe mode yet: a policy that counts on it must not seem to work.
-
-    Raises:
-        ProblemsError: the policy observes.
-    """
-    observe = policy.definition.observe
-    if observe is not None:
-        file, line, column = observe.where.rsplit(":", 2)
-        said = "observe mode is not available yet; write 'mode: enforce'"
-        raise ProblemsError([Problem(file, int(line), int(column), said)])
-
-
-def _ungoverned(governs: tuple[str, ...]) -> str:
-    return f"it changes {', '.join(governs)}: that needs the verb policy.govern"
-
-
-def _conflict(policy: Policy, current: Policy | None, replaces: str | None) -> str:
-    """Why this policy may not take the place of the one in force (empty: it may)."""
-    in_force = "nothing" if current is None else f"{current.name} {_version(current)}"
-    if replaces is not None and (current is None or current.digest != replaces):
-        held = "nothing" if current is None else current.digest
-        return f"it was to replace {replaces}, but {held} is in force; look at it and try again"
-    if current is not None:
-        for name, successor in policy.successors(current).items():
-            if successor is None and policy.has_label(name):
-                former = policy.renamed_from(name)
-                return (
-                    f"label {name} is what {former} was, but {in_force} has another {name}: its "
-                    "domains would be taken for it; use a new name"
-                )
-    wanted = policy.definition.replaces
-    if current is None or wanted is None or current.digest == policy.digest:
-        return ""
-    if wanted != (current.name, current.version):
-        version = f"{wanted[1][0]}.{wanted[1][1]}"
-        return f"it says from: {wanted[0]} {version}, but {in_force} is in force"
-    return ""
-
-
-def _rollback(policy: Policy, highest: tuple[int, int] | None) -> str:
-    """Why a signed policy may not follow what was in force before (empty: it may).
-
-    A signature says that a policy was good once; only its version says that it is not an old
-    one, shown again.
-    """
-    if highest is None or policy.version > highest:
-        return ""
-    return (
-        f"version {_version(policy)} of {policy.name} is signed, but {highest[0]}.{highest[1]} was "
-        "in force already: sign it with a higher one"
-    )
-
-
-def _renames(policy: Policy, current: Policy | None) -> dict[str, str]:
-    """The labels that are called otherwise in the new policy, by their former name."""
-    return {} if current is None else policy.renames_since(current)
-
-
-def _version(policy: Policy) -> str:
-    return f"{policy.version[0]}.{policy.version[1]}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from broker.core.asking import Query, ask
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
-from broker.service.policies import summary
+from broker.service.policy_checks import summary
 from broker.service.targets import selector_of
 from broker.text.escape import escape
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from broker.core.channels import parse_nonce
 from broker.core.revocations import parse_report
 from broker.rpc import methods
-from broker.service.policies import summary
+from broker.service.policy_checks import summary
 from broker.text.escape import readable
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from broker.policy.load import check_policy
 from broker.rpc.catalogue import METHODS
 from broker.rpc.limits import Limits
 from broker.service import proposals
-from broker.service.policies import unknown_verbs
+from broker.service.policy_checks import unknown_verbs
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "administration.md").read_text()
