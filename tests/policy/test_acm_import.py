@@ -246,6 +246,15 @@ def test_a_label_in_one_component_alone_is_remarked_on():
     assert "ACM numbered it in one half of its ssidrefs only" in str(imported(text).notes[0])
 
 
+def test_type_enforcement_as_the_primary_component_is_remarked_on():
+    text = acm.NEW.replace(' priority="PrimaryPolicyComponent"', "")
+    text = text.replace(
+        "<SimpleTypeEnforcement>", '<SimpleTypeEnforcement priority="PrimaryPolicyComponent">'
+    )
+    (note,) = imported(text).notes
+    assert str(note).startswith("F:12:3: the primary component: the C compiler put its numbers")
+
+
 def test_unlabeled_is_numbered_last_so_that_it_moves_no_other():
     text = acm.NEW.replace(">zinc</Name>", ">__UNLABELED__</Name>")
     policy = imported(text, accept=frozenset({"unlabeled"})).policy

@@ -169,12 +169,19 @@ class Adoption:
 
     def _priority(self) -> None:
         primary = self._policy.primary
-        for text in primary:
+        for text in primary.values():
             if text != "PrimaryPolicyComponent":
                 said = f"priority is PrimaryPolicyComponent or absent, not '{escape(text, 60)}'"
                 self._head.findings.add(text, said)
         if len(primary) > 1:
-            self._head.findings.add(primary[1], "two components say they are the primary one")
+            said = "two components say they are the primary one"
+            self._head.findings.add(primary["CHWALL"], said)
+        elif "STE" in primary and self._policy.resources:
+            self._head.notes.add(
+                primary["STE"],
+                "the primary component: the C compiler put its numbers, resources' too, into the "
+                "lower half of ssidrefs, the Python one did not; here they stand in the upper half",
+            )
 
     def _conflicts(self, walls: dict[str, Text]) -> dict[str, tuple[str, ...]]:
         conflicts = self._policy.conflicts

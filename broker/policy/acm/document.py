@@ -35,9 +35,9 @@ class AcmPolicy(msgspec.Struct, kw_only=True):
     """A whole policy.
 
     `version` and `replaces` are as written; None where not given. `ste_types` and
-    `chinese_wall_types` are None where the policy lacks that component. `primary` names the
-    components that say they are the primary one. `comments` are the author's, by section of our
-    policies and name there (as written); those on the whole file by ("policy", "").
+    `chinese_wall_types` are None where the policy lacks that component. `primary` is what
+    the components STE and CHWALL say about being the primary one. `comments` are the author's, by
+    section of our policies and name there (as written); those on the whole by ("policy", "").
     """
 
     name: Text
@@ -50,7 +50,7 @@ class AcmPolicy(msgspec.Struct, kw_only=True):
     bootstrap: Text
     labels: list[AcmLabel]
     resources: list[AcmResource]
-    primary: list[Text]
+    primary: dict[str, Text]
     several_lists: list[Text]
     """Labels with more than one list of types of one kind; the lists are joined."""
     comments: dict[tuple[str, str], list[str]]

@@ -120,7 +120,11 @@ def _document(
             )
             for resource in (objects.children if objects else ())
         ],
-        primary=[part.attributes["priority"] for part in (ste, wall) if part and part.attributes],
+        primary={
+            name: part.attributes["priority"]
+            for name, part in (("STE", ste), ("CHWALL", wall))
+            if part is not None and part.attributes
+        },
         several_lists=several,
         comments=_comments(definition, ste, wall, subjects, objects),
     )
