@@ -1,6 +1,7 @@
 """broker-agent: `broker-agent --config FILE`, until SIGTERM; every gate stays as it is then.
 
-Exit status: 0 stopped, 2 the configuration, the key or the command line is not good.
+Exit status: 0 stopped; 1 the network cannot be changed, or what changes it did not answer in time:
+starting again may help; 2 the configuration, the key or the command line is not good.
 """
 
 from __future__ import annotations
@@ -256,7 +257,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProblemsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    except (OSError, ValueError, CannotListenError, NetError) as error:
+    except NetError as error:
+        sys.stderr.write(f"broker-agent: {error}\n")
+        return 1
+    except (OSError, ValueError, CannotListenError) as error:
         sys.stderr.write(f"broker-agent: {error}\n")
         return 2
     reactor.addSystemEventTrigger(

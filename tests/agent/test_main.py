@@ -16,9 +16,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from netns import Lab
 from records import KEY, OTHER_KEY, UUID
 from support.xenstoreds import start_store, wait_until
+from twisted.logger import globalLogBeginner
 
 from broker.agent.config import load_config
 from broker.agent.gates import loopdev
+from broker.agent.main import Agent, main
+from broker.net.model import NetError
 from broker.text.problems import ProblemsError
 
 VIF, VBD = "vif/0", "vbd/51712"
@@ -205,6 +208,19 @@ def test_a_configuration_that_is_not_good_is_refused_with_its_place(tmp_path, ch
     assert status == 2
     assert said in text
     assert "Traceback" not in text
+
+
+def test_a_net_helper_that_does_not_answer_is_no_fault_of_the_configuration(
+    tmp_path, monkeypatch, capsys
+):
+    def late(*_):
+        raise NetError("net helper: timed out")
+
+    # systemd starts the unit again upon 1, and not upon 2.
+    monkeypatch.setattr(Agent, "start", late)
+    monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda *_, **__: None)
+    assert main(["--config", str(config(tmp_path))]) == 1
+    assert capsys.readouterr().err == "broker-agent: net helper: timed out\n"
 
 
 def test_a_missing_configuration_is_refused(tmp_path):
