@@ -95,8 +95,7 @@ class NetlinkSocket:
                     number = -int.from_bytes(payload[:4], "little", signed=True)
                     if number:
                         raise OSError(number, f"netlink: {os.strerror(number)}")
-                    return None if torn else answers
-                if answer == _DONE:
+                if answer in {_ERROR, _DONE}:
                     return None if torn else answers
                 answers.append((answer, payload))
 

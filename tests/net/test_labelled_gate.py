@@ -109,6 +109,13 @@ async def test_a_mac_that_is_none_leaves_the_gate_closed(bed):
     assert not gate.observe(device(1)).open
 
 
+def test_the_script_says_whether_a_port_is_bridged_or_routed():
+    assert open_port(device(1, script=b"/etc/xen/scripts/vif-bridge"), "x", "red").bridge == "br0"
+    assert open_port(device(1, script=b"/etc/xen/scripts/vif-route"), "x", "red").bridge is None
+    with pytest.raises(GateError, match="not supported"):
+        open_port(device(1, script=b"vif-nat"), "x", "red")
+
+
 def test_only_good_addresses_are_taken():
     port = open_port(device(1, ip=b"10.0.0.1 fe80::1 10.0.0.0/24 \xff"), "vif1.0", "red")
     assert port.ips == ("10.0.0.1", "fe80::1")

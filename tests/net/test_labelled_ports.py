@@ -151,6 +151,16 @@ def test_an_uplink_that_is_another_interface_now_loses_the_class_of_the_first(be
     assert kernel.ports == {}
 
 
+def test_what_is_on_a_bridge_that_is_not_governed_is_not_even_asked_for(bed):
+    kernel, _, ports = bed
+    away = [Uplink("uplink:lan", "eth0", "br9")]
+    ports.start(FakeRules([("red", "red"), ("red", "uplink:lan")], away), [])
+    with pytest.raises(NetError, match="br9 is not governed; name it in `bridges`"):
+        ports.admit(port(bridge="br9"))
+    ports.refresh_uplinks()
+    assert kernel.ports == {}
+
+
 def test_names_stay_known_when_their_policy_goes(bed):
     _, _, ports = bed
     ports.start(RULES, [])
