@@ -5,20 +5,15 @@ Works on files; no broker is asked.
 
 from __future__ import annotations
 
-import socket
-from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from broker.cli import client, groups, show
-from broker.pki.authority import BROKER, PERSON_LIFE, Authority, PkiError
-from broker.pki.names import Names, NamesError
+from broker.cli import groups
+from broker.pki.defaults import BROKER, PERSON_DAYS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
-
-    from broker.pki.authority import Issued
 
 _DIRECTORY: Final = Path("/etc/xen-policy-broker/pki")
 _MOST_DAYS: Final = 3650
@@ -29,7 +24,6 @@ def register(commands: groups.Commands) -> None:
     leaf = _command(
         commands,
         "init",
-        _init,
         "make an authority of your own, and the broker's certificate",
         "brokerctl pki init --host broker.example.org",
     )
@@ -49,7 +43,6 @@ def register(commands: groups.Commands) -> None:
     leaf = _command(
         commands,
         "issue",
-        _issue,
         "a key and a certificate for one person in one role",
         "brokerctl pki issue alice --role officer",
     )
@@ -58,7 +51,7 @@ def register(commands: groups.Commands) -> None:
     leaf.add_argument(
         "--days",
         type=int,
-        default=PERSON_LIFE.days,
+        default=PERSON_DAYS,
         choices=range(1, _MOST_DAYS + 1),
         metavar="DAYS",
         help="how long it is good (%(default)s)",
@@ -66,7 +59,6 @@ def register(commands: groups.Commands) -> None:
     leaf = _command(
         commands,
         "renew",
-        _renew,
         "the same certificate again, with a new key; the old one is good until it expires",
         f"brokerctl pki renew {BROKER}",
     )
@@ -74,100 +66,24 @@ def register(commands: groups.Commands) -> None:
     leaf = _command(
         commands,
         "revoke",
-        _revoke,
         "let nobody in any more with a certificate; brokerd heeds it at once",
         "brokerctl pki revoke alice",
     )
     leaf.add_argument("which", metavar="SUBJECT|SERIAL")
-    _command(
-        commands, "list", _list, "every certificate issued, and its state", "brokerctl pki list"
-    )
+    _command(commands, "list", "every certificate issued, and its state", "brokerctl pki list")
 
 
 def _command(
     commands: groups.Commands,
     name: str,
-    run: Callable[[Authority, argparse.Namespace], int],
     words: str,
     example: str,
 ) -> groups.Parser:
-    def guarded(options: argparse.Namespace) -> int:
-        try:
-            return run(Authority(options.dir), options)
-        except (PkiError, NamesError, OSError) as error:
-            client.complain(str(error))
-            return client.BAD_INPUT
+    def run(options: argparse.Namespace) -> int:
+        # Certificates take longer to import than most commands take to run.
+        code: int = import_module("broker.cli.pki_commands").run(name, options)
+        return code
 
-    leaf = groups.command(groups.group(commands, "pki"), name, guarded, help=words, example=example)
+    leaf = groups.command(groups.group(commands, "pki"), name, run, help=words, example=example)
     leaf.add_argument("--dir", type=Path, default=_DIRECTORY, metavar="DIR", help="%(default)s")
     return leaf
-
-
-def _init(authority: Authority, options: argparse.Namespace) -> int:
-    hosts = [*options.host, socket.gethostname(), "localhost", "127.0.0.1", "::1"]
-    authority.init(tuple(dict.fromkeys(hosts)), _now())
-    where = authority.directory.absolute()
-    if options.json:
-        show.json_line({"directory": str(where), "hosts": hosts})
-        return client.SUCCESS
-    show.line(f"# an authority is in {where}; for brokerd's configuration:")
-    for line in (
-        "rpc:",
-        f'  listen: ["{options.listen}"]',
-        "  tls:",
-        f"    certificate: {where}/broker.crt",
-        f"    key: {where}/broker.key",
-        f"    ca: {where}/ca.crt",
-        f"    revoked: {where}/revoked",
-    ):
-        show.line(show.text(line))
-    return client.SUCCESS
-
-
-def _issue(authority: Authority, options: argparse.Namespace) -> int:
-    life = timedelta(days=options.days)
-    return _made(authority, authority.issue(Names(options.subject, options.role), _now(), life))
-
-
-def _renew(authority: Authority, options: argparse.Namespace) -> int:
-    return _made(authority, authority.renew(options.subject, _now()))
-
-
-def _made(authority: Authority, issued: Issued) -> int:
-    path = authority.directory.absolute() / issued.subject
-    role = "" if issued.role is None else f", role {show.text(issued.role)}"
-    show.line(
-        f"{show.text(str(path))}.key and .crt: {show.text(issued.subject)}{role}, good until "
-        f"{_day(issued.not_after)}"
-    )
-    return client.SUCCESS
-
-
-def _revoke(authority: Authority, options: argparse.Namespace) -> int:
-    for issued in authority.revoke(options.which, _now()):
-        show.line(f"{issued.serial} of {show.text(issued.subject)} is good no more")
-    return client.SUCCESS
-
-
-def _list(authority: Authority, options: argparse.Namespace) -> int:
-    listed = authority.listed(_now())
-    if options.json:
-        for it in listed:
-            show.json_line(it)
-        return client.SUCCESS
-    show.table(
-        ["Subject", "Role", "Until", "State", "Serial"],
-        [
-            (who.subject, who.role, _day(who.not_after), state, who.serial)
-            for who, state in ((it.issued, it.state) for it in listed)
-        ],
-    )
-    return client.SUCCESS
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.pki.certificates import Pair, issue_broker, issue_person, make_authority
+from broker.pki.defaults import AUTHORITY_DAYS, BROKER, BROKER_DAYS, PERSON_DAYS
 from broker.pki.denied import DeniedListError, read_denied, serial_text
 from broker.pki.names import Names, check_names
 
@@ -29,13 +30,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-AUTHORITY_LIFE: Final = timedelta(days=5 * 365)
-BROKER_LIFE: Final = timedelta(days=90)
-PERSON_LIFE: Final = timedelta(days=30)
+AUTHORITY_LIFE: Final = timedelta(days=AUTHORITY_DAYS)
+BROKER_LIFE: Final = timedelta(days=BROKER_DAYS)
+PERSON_LIFE: Final = timedelta(days=PERSON_DAYS)
 SOON: Final = 0.2
 """A certificate expires soon once less than this share of its life is left."""
-BROKER: Final = "broker"
-"""The broker's name among what was issued; no person can have it."""
 
 _DAY: Final = 86400.0
 _RESERVED: Final = frozenset({BROKER, "ca"})

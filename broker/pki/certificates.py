@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.pki import names
+from broker.pki.defaults import BROKER_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +43,7 @@ def make_authority(now: datetime, life: timedelta) -> Pair:
 
 def issue_broker(authority: Pair, hosts: Iterable[str], now: datetime, life: timedelta) -> Pair:
     """A broker's certificate, for the names and addresses it is reached by."""
-    sans: list[x509.GeneralName] = [x509.DNSName(names.BROKER_HOST)]
+    sans: list[x509.GeneralName] = [x509.DNSName(BROKER_HOST)]
     for host in dict.fromkeys(hosts):
         try:
             sans.append(x509.IPAddress(ipaddress.ip_address(host)))

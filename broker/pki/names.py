@@ -10,8 +10,6 @@ from cryptography import x509
 
 SUBJECT: Final = "xpb:subject:"
 ROLE: Final = "xpb:role:"
-BROKER_HOST: Final = "xen-policy-broker"
-"""A DNS name in every broker's certificate: for connections that have no host, as over vchan."""
 
 _PREFIX: Final = "xpb:"
 _SUBJECT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from broker.pki.names import BROKER_HOST
+from broker.pki.defaults import BROKER_HOST
 
 DEFAULT_PORT: Final = 7443
 _TURN: Final = 0.02

@@ -1,0 +1,104 @@
+"""What `brokerctl pki` does: the authority's files, made and shown."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from broker.cli import client, show
+from broker.pki.authority import Authority, PkiError
+from broker.pki.names import Names, NamesError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from broker.pki.authority import Issued
+
+
+def run(name: str, options: argparse.Namespace) -> int:
+    """Run the command of that name; answers the exit code."""
+    try:
+        return _COMMANDS[name](Authority(options.dir), options)
+    except (PkiError, NamesError, OSError) as error:
+        client.complain(str(error))
+        return client.BAD_INPUT
+
+
+def _init(authority: Authority, options: argparse.Namespace) -> int:
+    hosts = [*options.host, socket.gethostname(), "localhost", "127.0.0.1", "::1"]
+    authority.init(tuple(dict.fromkeys(hosts)), _now())
+    where = authority.directory.absolute()
+    if options.json:
+        show.json_line({"directory": str(where), "hosts": hosts})
+        return client.SUCCESS
+    show.line(f"# an authority is in {where}; for brokerd's configuration:")
+    for line in (
+        "rpc:",
+        f'  listen: ["{options.listen}"]',
+        "  tls:",
+        f"    certificate: {where}/broker.crt",
+        f"    key: {where}/broker.key",
+        f"    ca: {where}/ca.crt",
+        f"    revoked: {where}/revoked",
+    ):
+        show.line(show.text(line))
+    return client.SUCCESS
+
+
+def _issue(authority: Authority, options: argparse.Namespace) -> int:
+    life = timedelta(days=options.days)
+    return _made(authority, authority.issue(Names(options.subject, options.role), _now(), life))
+
+
+def _renew(authority: Authority, options: argparse.Namespace) -> int:
+    return _made(authority, authority.renew(options.subject, _now()))
+
+
+def _made(authority: Authority, issued: Issued) -> int:
+    path = authority.directory.absolute() / issued.subject
+    role = "" if issued.role is None else f", role {show.text(issued.role)}"
+    show.line(
+        f"{show.text(str(path))}.key and .crt: {show.text(issued.subject)}{role}, good until "
+        f"{_day(issued.not_after)}"
+    )
+    return client.SUCCESS
+
+
+def _revoke(authority: Authority, options: argparse.Namespace) -> int:
+    for issued in authority.revoke(options.which, _now()):
+        show.line(f"{issued.serial} of {show.text(issued.subject)} is good no more")
+    return client.SUCCESS
+
+
+def _list(authority: Authority, options: argparse.Namespace) -> int:
+    listed = authority.listed(_now())
+    if options.json:
+        for it in listed:
+            show.json_line(it)
+        return client.SUCCESS
+    show.table(
+        ["Subject", "Role", "Until", "State", "Serial"],
+        [
+            (who.subject, who.role, _day(who.not_after), state, who.serial)
+            for who, state in ((it.issued, it.state) for it in listed)
+        ],
+    )
+    return client.SUCCESS
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+_COMMANDS: Final = {
+    "init": _init,
+    "issue": _issue,
+    "renew": _renew,
+    "revoke": _revoke,
+    "list": _list,
+}
