@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from broker.protocol.parties import Party
 
 NEVER: Final = math.inf
+# gc=False: these are made at every step and hold nothing that could hold them.
 
 
-class Violation(msgspec.Struct, frozen=True):
+class Violation(msgspec.Struct, frozen=True, gc=False):
     """One rule that was broken: by whom, what shows it, and when (seconds, the caller's clock).
 
     `evidence` is printable ASCII.
@@ -26,7 +27,7 @@ class Violation(msgspec.Struct, frozen=True):
     time: float
 
 
-class Life(msgspec.Struct, frozen=True):
+class Life(msgspec.Struct, frozen=True, gc=False):
     """What the monitor knows of one channel. The caller keeps it and never looks inside.
 
     `front` and `back` are what was last seen, `f` and `b` the states, `front_seen` which states

@@ -56,6 +56,8 @@ class Mutations:
             {str(key): str(value) for key, value in it.items()}
             for it in spec.form.examples.values()
         ] or [{}]
+        # What each example's ends show once they are connected.
+        self._shown = [self._connected(example).directories for example in self._examples]
 
     def all(self) -> Iterator[Mutation]:
         """Every one, rule by rule."""
@@ -117,11 +119,10 @@ class Mutations:
     def _with(self, side: str, name: str, key: KeyForm) -> tuple[Pair, str]:
         """A connected pair that shows a key, and the key's full name."""
         names = self._names(side, name)
-        for example in self._examples:
-            pair = self._connected(example)
-            shown = [it for it in names if it in pair.directories[side]]
-            if shown:
-                return pair, shown[0]
+        for example, shown in zip(self._examples, self._shown, strict=True):
+            present = [it for it in names if it in shown[side]]
+            if present:
+                return self._connected(example), present[0]
         for example in self._examples:
             given = {**example, f"{side}/{names[0]}": Pair(self._spec).valid(key)}
             pair = self._connected(given)
@@ -140,18 +141,20 @@ class Mutations:
             yield self._made(f"{side}.{name}.type", keeper(side, key), what, pair)
 
     def _omitted(self, side: str, name: str, key: KeyForm) -> Iterator[Mutation]:
-        for example, full in itertools.product(self._examples, self._names(side, name)):
-            if full not in self._connected(example).directories[side]:
+        examples = zip(self._examples, self._shown, strict=True)
+        for (example, shown), full in itertools.product(examples, self._names(side, name)):
+            if full not in shown[side]:
                 continue
             pair = self._connected({**example, f"{side}/{full}": LEFT_OUT})
             yield self._made(f"{side}.{name}.required", keeper(side, key), f"no {full}", pair)
             return
 
     def _uncalled(self, rule: str, side: str, names: list[str], key: KeyForm) -> Iterator[Mutation]:
-        for example, full in itertools.product(self._examples, names):
-            pair = self._connected(example)
-            if full in pair.directories[side]:
+        examples = zip(self._examples, self._shown, strict=True)
+        for (example, shown), full in itertools.product(examples, names):
+            if full in shown[side]:
                 continue
+            pair = self._connected(example)
             pair.write(side, full, pair.valid(key))
             if self._broken(rule, pair):
                 yield self._made(rule, keeper(side, key), f"{full} uncalled for", pair)
