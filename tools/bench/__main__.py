@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 BENCHES = {
+    "abuse": "tools.bench.abuse",
     "bridge": "tools.bench.bridge.items",
     "core-verdicts": "tools.bench.core_verdicts",
     "decision": "tools.bench.decisions",

@@ -72,14 +72,17 @@ class Rig:
         shutil.rmtree(self.directory)
 
     @contextmanager
-    def brokerd(self) -> Iterator[None]:
-        """Brokerd on this store, all domains labelled, until the block ends."""
+    def brokerd(self, rpc_keys: str = "") -> Iterator[None]:
+        """Brokerd on this store, all domains labelled, until the block ends.
+
+        `rpc_keys` are more lines of its configuration's `rpc:`.
+        """
         (self.directory / "policy.yaml").write_text(POLICY)
         config = self.directory / "broker.yaml"
         rpc = self.directory / "run" / "rpc.sock"
         config.write_text(
             f"store: {self.store.address}\nstate: {self.directory}/state\npolicy: policy.yaml\n"
-            f"specs: {ROOT}/protocol_specs\nrpc:\n  socket: {rpc}\n"
+            f"specs: {ROOT}/protocol_specs\nrpc:\n  socket: {rpc}\n{rpc_keys}"
             "audit_budget:\n  burst: 100000\n  refill_seconds: 1\n"
         )
         code = "import sys; from broker.service.main import main; sys.exit(main())"
