@@ -104,3 +104,32 @@ def test_nobody_is_blamed_for_what_the_other_end_wrote(name, hostile, data):
         pair.answer()
         look()
     assert {it for it in blamed if it[0] == pair.good} == set()
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(WITH_STATES), st.randoms(use_true_random=False))
+def test_ends_that_move_as_described_are_never_blamed_whatever_is_missed(name, draw):
+    """Each end may act on anything it saw in its life; what shows a new life is looked at."""
+    ends = [spec(name).frontend, spec(name).backend]
+    states, seen = [1, 1], [{1}, {1}]
+    life = monitor(name).begin()
+    moved = []
+    for now in range(draw.randint(2, 40)):
+        side = draw.randrange(2)
+        targets = [
+            target
+            for target in ends[side].transitions[states[side]]
+            if not ends[side].needs.get(target) or ends[side].needs[target] & seen[side]
+        ]
+        if now and targets:
+            target = draw.choice(sorted(targets))
+            if target == ends[side].first or (states[side] == 6 and target != 5):
+                seen[side] = {states[1 - side]}
+            states[side] = int(target)
+            seen[1 - side].add(target)
+            moved.append(tuple(states))
+        if now == 0 or {5, 6, 7} & set(states) or draw.random() < 0.4:
+            shown = [{"state": b"%d" % state} for state in states]
+            life, found = monitor(name).step(life, now, *shown)
+            wrong = [it for it in found if ".state." in it.rule or it.rule == "state.early"]
+            assert wrong == [], moved
