@@ -74,8 +74,15 @@ minidomain: deb venv ## the security domain's initramfs: make minidomain [POLICY
 	@tools/setup-debian minidomain
 	@tools/minidomain/make $(or $(POLICY),etc/policy.yaml) $(or $(PKI),build/minidomain/pki)
 
-e2e: ## real Xen in QEMU
-	@echo "make e2e: not built yet" >&2; exit 1
+e2e: ## the scenarios on real Xen, in QEMU without KVM: make e2e [SCENARIO=name] (root)
+	@tools/setup-debian e2e
+	@$(MAKE) --no-print-directory venv
+	@$(BIN)/python -m tools.testbed run $(SCENARIO)
+
+testbed-shell: ## a shell in dom0 of that machine, with broker and agent at work (root)
+	@tools/setup-debian e2e
+	@$(MAKE) --no-print-directory venv
+	@$(BIN)/python -m tools.testbed shell
 
 clean:
 	rm -rf $(VENV) build

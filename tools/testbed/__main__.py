@@ -1,0 +1,44 @@
+"""`make e2e` and `make testbed-shell`: `python -m tools.testbed run [SCENARIO…]`, `… shell`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tools.testbed.cache import say
+from tools.testbed.runner import Runner, tell
+from tools.testbed.scenarios import ORDER
+
+
+def main() -> int:
+    """0 if all held, 1 if not, 2 for a scenario there is not."""
+    parser = argparse.ArgumentParser(prog="python -m tools.testbed", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run scenarios, all by default")
+    run.add_argument("scenario", nargs="*", help=", ".join(ORDER))
+    shell = commands.add_parser("shell", help="a shell in dom0, with the broker at work")
+    for each in (run, shell):
+        each.add_argument(
+            "--product", type=Path, help="a tree of the product that is run instead of the packages"
+        )
+    options = parser.parse_args()
+    start = time.monotonic()
+    if options.command == "shell":
+        runner = Runner(options.product, shell=True)
+        try:
+            runner.machine().wait()
+        finally:
+            runner.stop()
+        return 0
+    unknown = [name for name in options.scenario if name not in ORDER]
+    if unknown:
+        print(f"no scenario {', '.join(unknown)}; there are {', '.join(ORDER)}", file=sys.stderr)
+        return 2
+    good = tell(Runner(options.product).run(options.scenario or ORDER))
+    say(f"{time.monotonic() - start:.0f} s in all; consoles and dumps are in build/testbed/results")
+    return 0 if good else 1
+
+
+sys.exit(main())

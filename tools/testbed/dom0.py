@@ -1,0 +1,101 @@
+"""dom0, as scenarios see it: commands, xenstore, the broker's RPC, consoles."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tools.testbed.machine import Machine
+
+T = TypeVar("T")
+RPC = "/run/xen-policy-broker/broker.sock"
+
+
+class FailedError(AssertionError):
+    """What a scenario asserts does not hold."""
+
+
+class Dom0:
+    """What can be done in dom0 of a running machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def try_run(self, command: str, timeout: float = 120) -> tuple[int | None, str]:
+        """A shell command's status (None: not done in `timeout` seconds) and what it said."""
+        said = self._machine.ask("run", timeout, command=command)
+        return said["status"], said["output"] + said["errors"]
+
+    def run(self, command: str, timeout: float = 120) -> str:
+        """A shell command's output.
+
+        Raises:
+            FailedError: it failed, or was not done in `timeout` seconds.
+        """
+        said = self._machine.ask("run", timeout, command=command)
+        if said["status"] != 0:
+            raise FailedError(
+                f"dom0: {command}: {said['status']}: {said['output']}{said['errors']}"
+            )
+        return str(said["output"])
+
+    def on_console(self, domid: int, command: str, timeout: float = 60) -> tuple[int | None, str]:
+        """A command in a guest, by its console: its status (None: no answer) and what it said."""
+        said = self._machine.ask("guest", timeout, domid=domid, command=command)
+        return said["status"], said["output"]
+
+    def store(self, *requests: Sequence[str]) -> list[Any]:
+        """xenstore, in one batch: ("read"|"list"|"tree"|"perms"|"remove", path), ("write", p, v).
+
+        A refused request answers {"refused": NAME}.
+        """
+        return list(self._machine.ask("store", 30, requests=requests)["answers"])
+
+    def read(self, path: str) -> str | None:
+        """A node's value, None if there is none."""
+        value = self.store(("read", path))[0]
+        return value if isinstance(value, str) else None
+
+    def tree(self, path: str) -> dict[str, str]:
+        """All below a node, with itself."""
+        return dict(self.store(("tree", path))[0])
+
+    def domids(self) -> list[int]:
+        """The domains there are, dying ones too."""
+        lines = self.run("xl list").splitlines()[1:]
+        return [int(line.split()[-5]) for line in lines]
+
+    def rpc(self, method: str, **arguments: object) -> Any:  # noqa: ANN401 - as JSON has it
+        """One call of the broker's RPC.
+
+        Raises:
+            FailedError: the broker is not there, or refuses.
+        """
+        said = self._machine.ask("rpc", 30, socket=RPC, method=method, arguments=arguments)
+        if "result" not in said:
+            raise FailedError(f"broker: {method} {arguments}: {said.get('refused')}")
+        return said["result"]
+
+    def until(self, what: str, holds: Callable[[], T], timeout: float = 60) -> T:
+        """Wait until `holds()` is true, and return it.
+
+        Raises:
+            FailedError: it was not in `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            value = holds()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                raise FailedError(f"not within {timeout:.0f} s: {what}")
+            time.sleep(0.2)
+
+
+def quoted(text: str) -> str:
+    """For a shell."""
+    return shlex.quote(text)

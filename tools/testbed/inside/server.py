@@ -1,0 +1,246 @@
+"""dom0's end of the channel: one JSON request a line in, one JSON answer a line out, any order.
+
+    {"id": 1, "do": "run", "command": "xl list", "timeout": 10}
+    {"id": 2, "do": "guest", "domid": 3, "command": "ip addr", "timeout": 10}
+    {"id": 3, "do": "store", "requests": [["read", "/vm"], ["tree", "/broker"]]}
+    {"id": 4, "do": "rpc", "socket": PATH, "method": "status", "arguments": {}}
+
+Runs on dom0's own Python, on nothing but its library, and shares no code with the product.
+"""
+
+import http.client
+import json
+import os
+import re
+import select
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+STORE = "/run/xenstored/socket"
+DIRECTORY, READ, GET_PERMS, WRITE, RM, ERROR = 1, 2, 3, 11, 13, 16
+
+
+class RefusedError(Exception):
+    """xenstored's answer was an error; its name is the argument."""
+
+
+class Store:
+    """A plain xenstore client: one request at a time, a connection for each batch."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(20)
+        self._socket.connect(STORE)
+        self._input = self._socket.makefile("rb")
+
+    def close(self) -> None:
+        """End the connection."""
+        self._input.close()
+        self._socket.close()
+
+    def do(self, what: str, path: str, *rest: str) -> Any:  # noqa: ANN401 - as JSON has it
+        """One request: read, list, tree, perms, write, remove."""
+        if what == "read":
+            return _text(self._call(READ, path))
+        if what == "list":
+            return self._names(path)
+        if what == "tree":
+            return self._tree(path)
+        if what == "perms":
+            return [it.decode() for it in self._call(GET_PERMS, path).split(b"\0") if it]
+        if what == "write":
+            self._call(WRITE, path, raw=rest[0].encode())
+            return None
+        if what == "remove":
+            self._call(RM, path)
+            return None
+        raise ValueError(what)
+
+    def _call(self, operation: int, path: str, raw: bytes = b"") -> bytes:
+        payload = path.encode() + b"\0" + raw
+        self._socket.sendall(struct.pack("<IIII", operation, 1, 0, len(payload)) + payload)
+        answered, _, _, length = struct.unpack("<IIII", self._input.read(16))
+        answer = self._input.read(length)
+        if answered == ERROR:
+            raise RefusedError(answer.rstrip(b"\0").decode())
+        return answer
+
+    def _names(self, path: str) -> list[str]:
+        return [it.decode() for it in self._call(DIRECTORY, path).split(b"\0") if it]
+
+    def _tree(self, path: str) -> dict[str, str]:
+        found = {}
+        left = [path]
+        while left:
+            here = left.pop()
+            try:
+                found[here] = _text(self._call(READ, here))
+                left += [f"{here.rstrip('/')}/{name}" for name in self._names(here)]
+            except RefusedError:
+                continue  # gone meanwhile
+        return found
+
+
+class Guest:
+    """A guest's console, by the terminal that xenconsoled offers."""
+
+    def __init__(self, terminal: str) -> None:
+        self.terminal = terminal
+        self._fd = os.open(terminal, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        tty.setraw(self._fd, termios.TCSANOW)
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def run(self, command: str, timeout: float) -> tuple[int | None, str]:
+        """Status and output; the status is None if it did not answer in time."""
+        with self._lock:
+            self._last += 1
+            name = f"c{os.getpid()}x{int(time.monotonic())}x{self._last}"
+            deadline = time.monotonic() + timeout
+            os.write(self._fd, f"{name} {command}\n".encode())
+            end = re.compile(rf"<{name}\r?\n(.*?)>{name} (\d+)\r?\n".encode(), re.DOTALL)
+            said = b""
+            while True:
+                left = max(0, deadline - time.monotonic())
+                if not select.select([self._fd], [], [], left)[0]:
+                    return None, _text(said)
+                try:
+                    said += os.read(self._fd, 65536)
+                except OSError:
+                    return None, "the console is gone"
+                found = end.search(said)
+                if found:
+                    return int(found[2]), _text(found[1].replace(b"\r", b""))
+
+
+class Rpc(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("broker", timeout=25)
+        self._path = path
+
+    def connect(self) -> None:
+        """To the path, whatever the name."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(25)
+        self.sock.connect(self._path)
+
+
+class Server:
+    """Answers requests from the channel `fd`, each in a thread of its own."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._writing = threading.Lock()
+        self._guests: dict[int, Guest] = {}
+        self._guests_lock = threading.Lock()
+
+    def serve(self) -> None:
+        """Until the channel ends; the first answer, to request 0, says that dom0 is up."""
+        self._send({"id": 0})
+        for line in self._lines():
+            request = json.loads(line)
+            threading.Thread(target=self._answer, args=(request,), daemon=True).start()
+
+    def _lines(self) -> Iterator[bytes]:
+        data = b""
+        while more := os.read(self._fd, 65536):
+            *lines, data = (data + more).split(b"\n")
+            yield from (line for line in lines if line)
+
+    def _send(self, answer: dict[str, Any]) -> None:
+        data = json.dumps(answer).encode() + b"\n"
+        with self._writing:
+            while data:
+                data = data[os.write(self._fd, data) :]
+
+    def _answer(self, request: dict[str, Any]) -> None:
+        doers = {"run": _run, "guest": self._guest, "rpc": _rpc, "store": _store}
+        try:
+            answer = doers[request["do"]](request)
+        except Exception as error:  # noqa: BLE001 - told to whoever asked
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        self._send({"id": request["id"], **answer})
+
+    def _guest(self, request: dict[str, Any]) -> dict[str, Any]:
+        domid = request["domid"]
+        store = Store()
+        try:
+            terminal = store.do("read", f"/local/domain/{domid}/console/tty")
+        finally:
+            store.close()
+        with self._guests_lock:
+            guest = self._guests.get(domid)
+            if guest is None or guest.terminal != terminal:
+                guest = self._guests[domid] = Guest(terminal)
+        status, output = guest.run(request["command"], request["timeout"])
+        return {"status": status, "output": output}
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", request["command"]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=request["timeout"])
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        output, errors = process.communicate()
+        return {"status": None, "output": _text(output), "errors": "timed out"}
+    return {"status": process.returncode, "output": _text(output), "errors": _text(errors)}
+
+
+def _rpc(request: dict[str, Any]) -> dict[str, Any]:
+    connection = Rpc(request["socket"])
+    headers = {"Content-Type": "application/json"}
+    try:
+        body = json.dumps(request["arguments"])
+        connection.request("POST", f"/v1/{request['method']}", body, headers)
+        answer = json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return {"refused": repr(error)}
+    finally:
+        connection.close()
+    return {"result": answer["result"]} if "result" in answer else {"refused": answer}
+
+
+def _store(request: dict[str, Any]) -> dict[str, Any]:
+    store = Store()
+    answers: list[Any] = []
+    try:
+        for words in request["requests"]:
+            try:
+                answers.append(store.do(*words))
+            except RefusedError as error:
+                answers.append({"refused": str(error)})
+    finally:
+        store.close()
+    return {"answers": answers}
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _channel() -> str:
+    for name in Path("/sys/class/virtio-ports").glob("*/name"):
+        if name.read_text().strip() == "testbed":
+            return f"/dev/{name.parent.name}"
+    sys.exit("no channel to the machine outside")
+
+
+Server(os.open(_channel(), os.O_RDWR)).serve()

@@ -1,0 +1,21 @@
+"""The scenarios, one a file: `run(bed)`, and the first line of its docstring says what it shows."""
+
+ORDER = (
+    "same_label",
+    "different_label",
+    "stays_shut",
+    "relabelled",
+    "broker_killed",
+    "agent_killed",
+    "policy_reload",
+    "disk_swapped",
+    "same_uuid",
+    "foreign_script",
+    "save_restore",
+    "malicious",
+    "chinese_wall",
+    "many",
+    "store_updated",
+    "store_killed",
+)
+"""In the order they run in: what the others build upon first, what leaves a wreck last."""

@@ -1,0 +1,35 @@
+"""Relabelling suspends a vif without touching the guest, revokes its disk, and gives both back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tools.testbed.bed import XVDA
+
+if TYPE_CHECKING:
+    from tools.testbed.bed import Bed
+
+
+def run(bed: Bed) -> None:
+    """Red becomes blue, and red again."""
+    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-re.img"])
+    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
+    one.up(1)
+    two.up(2)
+    bed.connected(one, "vbd", XVDA)
+    one.run("echo first | dd of=/dev/xvda conv=fsync 2>/dev/null")
+    bed.check("one pings two", one.reaches(2))
+    bed.check("blkback serves one's disk", bed.blkback_threads(one))
+    bed.dom0.rpc("label.set", domain=f"uuid:{one.uuid}", label="web_blue")
+    bed.soon("the disk is revoked", lambda: bed.enforced(one, "vbd", XVDA) == "closed", 20)
+    bed.check("blkback's thread is gone", not bed.blkback_threads(one), bed.blkback_threads(one))
+    bed.check("no loop device is left", not bed.dom0.run("losetup -a"), bed.dom0.run("losetup -a"))
+    bed.check("one pings two no more", not one.reaches(2))
+    bed.check("two pings one no more", not two.reaches(1))
+    bed.check("the guest's card is as it was", bed.frontend_state(one, "vif", 0) == "4")
+    bed.dom0.rpc("label.set", domain=f"uuid:{one.uuid}", label="web_red")
+    bed.soon("the vif is open again", lambda: bed.vif_is_open(one), 20)
+    bed.check("one pings two again", one.reaches(2))
+    bed.soon("the disk is open again", lambda: bed.enforced(one, "vbd", XVDA) == "open", 20)
+    status, said = one.try_run("dd if=/dev/xvda bs=512 count=1 2>/dev/null | head -c 5", 20)
+    bed.check("one reads its disk again", (status, said) == (0, "first"), (status, said))

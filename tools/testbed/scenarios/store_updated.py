@@ -1,0 +1,23 @@
+"""xenstored updated live: nothing changes, and decisions go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tools.testbed.bed import Bed
+
+
+def run(bed: Bed) -> None:
+    """The same tree, the same connections, another process image."""
+    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"])
+    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
+    one.up(1)
+    two.up(2)
+    record = bed.record(one, "vif")
+    said = bed.dom0.run("xenstore-control live-update /usr/lib/xen-4.17/bin/xenstored", 90)
+    bed.check("xenstored has updated itself", "OK" in said or not said.strip(), said)
+    bed.check("the decision is the same", bed.record(one, "vif") == record)
+    bed.check("one pings two", one.reaches(2))
+    three = bed.guest("three", "web_red", vifs=["bridge=xenbr0"])
+    bed.soon("a new domain's vif opens", lambda: bed.vif_is_open(three))
