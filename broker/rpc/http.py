@@ -309,12 +309,16 @@ class AdminFactory(ServerFactory[Any]):
         self._local = local
         self._places = places or Places()
         self._rates = Rates(self.limits.person_burst, self.limits.person_rate)
+        self._arrivals = Rates(self.limits.address_burst, self.limits.address_rate)
         self._turned_away = 0
 
-    def buildProtocol(self, addr: IAddress | None) -> AdminChannel | None:  # noqa: N802, ARG002 - Twisted's names
-        """A connection, or None (it is closed at once) where there are too many."""
+    def buildProtocol(self, addr: IAddress | None) -> AdminChannel | None:  # noqa: N802 - Twisted's name
+        """A connection, or None (it is closed at once) where there are too many, or too fast."""
         channel = AdminChannel(self)
-        if not self._places.enter(channel, local=self._local):
+        # Only an address of the network is somebody's; sockets in the file system are not.
+        host: str | None = getattr(addr, "host", None)
+        early = host is not None and self._arrivals.take(host, self.clock.seconds()) > 0
+        if early or not self._places.enter(channel, local=self._local):
             if not self._turned_away:
                 self._log.warn("connections are refused: {held} are held", held=self._places.held)
             self._turned_away += 1

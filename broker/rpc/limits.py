@@ -9,8 +9,8 @@ import msgspec
 if TYPE_CHECKING:
     from broker.rpc.admin import Caller
 
-_MAX_PEOPLE: Final = 4096
-"""People whose rate is remembered; beyond, who was silent longest starts afresh."""
+_MAX_REMEMBERED: Final = 4096
+"""People or addresses whose rate is remembered; beyond, who was silent longest starts afresh."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +20,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     handshake too) or the last answer on: a client that sends a byte now and then gains nothing
     by it. `stream_events` are kept for a client that does not read, `stall` is how long it may.
     `person_connections` and `person_rate` (calls a second, `person_burst` at once) are for one
-    person with a certificate; local root is not held to them.
+    person with a certificate; local root is not held to them. `address_rate` (connections a
+    second, `address_burst` at once) is for one address of the network, so that handshakes,
+    which cost the broker most, take no time that deciding needs.
     """
 
     body: int = 1 << 20
@@ -33,6 +35,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     person_connections: int = 32
     person_burst: float = 200.0
     person_rate: float = 50.0
+    address_burst: float = 100.0
+    address_rate: float = 20.0
 
 
 class Held(Protocol):
@@ -91,19 +95,19 @@ class Places:
 
 
 class Rates:
-    """How many calls each person may still make: a bucket that fills again."""
+    """How often each person may call, or each address connect: a bucket that fills again."""
 
     def __init__(self, burst: float, rate: float) -> None:
         self._burst = burst
         self._rate = rate
         self._left: dict[str, tuple[float, float]] = {}
 
-    def take(self, person: str, now: float) -> float:
-        """Take one call at `now` (seconds, monotonic); the seconds to wait if there is none."""
-        left, since = self._left.pop(person, (self._burst, now))
+    def take(self, who: str, now: float) -> float:
+        """Take one at `now` (seconds, monotonic); the seconds to wait if there is none."""
+        left, since = self._left.pop(who, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
         wait = 0.0 if left >= 1 else (1 - left) / self._rate
-        self._left[person] = (left if wait else left - 1, now)
-        if len(self._left) > _MAX_PEOPLE:
+        self._left[who] = (left if wait else left - 1, now)
+        if len(self._left) > _MAX_REMEMBERED:
             del self._left[next(iter(self._left))]
         return wait

@@ -30,4 +30,5 @@ def test_the_limits_are_those_of_the_program():
     assert (limits.body, limits.header_bytes, limits.headers) == (1 << 20, 8192, 50)
     assert (limits.request_time, limits.person_connections) == (10, 32)
     assert (limits.person_rate, limits.person_burst) == (50, 200)
+    assert (limits.address_rate, limits.address_burst) == (20, 100)
     assert proposals.LIFE == 72 * 3600

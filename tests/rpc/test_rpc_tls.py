@@ -371,6 +371,22 @@ async def test_a_person_has_so_many_connections_and_calls_and_others_are_served(
 
 
 @ensureDeferred
+async def test_an_address_that_connects_too_often_waits_and_a_unix_socket_does_not(
+    serve_tls, people, short_dir
+):
+    limits = Limits(address_burst=2.0, address_rate=0.001)
+    own = serve_tls(limits=limits)(people.issue("alice"))
+    for _ in range(2):
+        assert await call(own)
+    with capturedLogs() as logs, pytest.raises(UnreachableError):
+        await call(own)
+    assert any("refused" in event["log_format"] for event in logs)
+    local = serve_tls(f"unix:{short_dir}/tls.sock", limits=limits)(people.credentials("alice"))
+    for _ in range(4):
+        assert await call(local)
+
+
+@ensureDeferred
 async def test_a_stream_ends_when_its_caller_is_revoked_or_loses_his_role(serve_tls, people, admin):
     address = serve_tls()
     for lose in ("certificate", "role"):

@@ -77,7 +77,7 @@ def pki(box):
 async def test_calls_as_the_document_allows_them_and_as_it_does_not(host, box, pki):
     brokerd = await start(host, box)
     files = TlsFiles(certificate=pki / "broker.crt", key=pki / "broker.key", ca=pki / "ca.crt")
-    limits = Limits(person_burst=1e9)
+    limits = Limits(person_burst=1e9, address_burst=1e9)
     listen = ["tcp:0:interface=127.0.0.1"]
     server = TlsServer(brokerd.admin, listen, files, reactor, limits=limits)
     server.start()
