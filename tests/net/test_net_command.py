@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from net_rig import OBSERVER, delivered, frame_for, teach
@@ -12,7 +13,9 @@ from net_rig import OBSERVER, delivered, frame_for, teach
 from broker.cli.main import main
 from broker.net import report
 from broker.net.label_ids import label_id
+from broker.net.libnftables import Libnftables
 from broker.net.report import Report, ReportedPort
+from broker.net.trace import Tracer
 
 pytestmark = pytest.mark.root
 
@@ -92,6 +95,18 @@ def test_trace_ends_in_time_and_leaves_nothing(bed, capsys):
     code, said = brokerctl(rig, capsys, "trace", "vif1.0", "vif2.0", "--seconds", "0.1")
     assert (code, said.out) == (0, "")
     assert "xpb_trace" not in rig.net.host.listing("tables")
+
+
+def test_a_trace_that_nobody_ends_ends_in_the_kernel(bed):
+    rig, *_ = bed
+    with rig.net.host.entered():
+        nft = Libnftables()
+    one, two = rig.net.all["vif1.0"], rig.net.all["vif2.0"]
+    with rig.net.host.entered():
+        Tracer(nft, one.index, two.index, 0.2)
+    end = time.monotonic() + 10
+    while "elements" in rig.net.host.listing("set", "bridge", "xpb_trace", "pair"):
+        assert time.monotonic() < end
 
 
 @pytest.mark.parametrize("name", ["vif9.0", "no such; thing"])

@@ -79,6 +79,15 @@ def test_a_plain_port_is_its_elements_and_no_more():
     assert (ARP, "ports") not in content
 
 
+def test_an_uplink_may_not_send_as_any_port_of_its_own_bridge():
+    uplink = Port("eth0", 9, 2, bridge="br0", uplink=True)
+    elsewhere = Port("vif3.0", 8, 1, bridge="br1", macs=(B,))
+    ports = {port.index: port for port in (GUEST, uplink, elsewhere)}
+    content = content_of(Target(frozenset({"br0", "br1"}), ports, frozenset()))
+    assert content[BRIDGE, "local_macs"] == {(9, A): None}
+    assert content[BRIDGE, "uplinks"] == {9: None}
+
+
 def test_revocations_stand_before_grants():
     other = Target(frozenset({"br1"}), {8: Port("vif2.0", 8, 2, bridge="br1")}, frozenset({(2, 2)}))
     verbs = [command.split()[0] for command in difference(content_of(TARGET), content_of(other))]
@@ -209,6 +218,12 @@ def test_a_policys_uplinks_are_ports_with_a_label_of_their_own():
     )
 
 
+def test_a_resource_without_a_port_is_no_uplink():
+    made = rules(POLICY.replace("{class: uplink, port: eth1}", "{class: uplink, bridge: br7}"))
+    assert made.uplinks == (Uplink("uplink:office", "eth0", "xenbr0"),)
+    assert "uplink:lab" not in made.names
+
+
 def test_an_uplink_is_for_labels_with_its_type_and_all_its_colours():
     made = rules()
     assert made.frames("red", "uplink:office")
@@ -219,6 +234,8 @@ def test_an_uplink_is_for_labels_with_its_type_and_all_its_colours():
     assert not made.frames("uplink:office", "uplink:office")
     assert not made.frames("uplink:office", "uplink:lab")
     assert not made.frames("stranger", "uplink:lab")
+    assert not made.frames("red", "uplink:lab")
+    assert not made.frames("plain", "uplink:lab")
     assert not made.frames("red", "uplink:nowhere")
 
 
@@ -233,12 +250,14 @@ def test_labels_follow_the_policys_frames():
 def test_labels_are_alike_only_where_nothing_tells_them_apart():
     text = POLICY.replace(
         "  blue: {ste: [blue]}",
-        "  blue: {ste: [blue]}\n  gilt: {ste: [red], colours: [gold]}\n  navy: {ste: [blue]}",
+        "  blue: {ste: [blue]}\n  gilt: {ste: [red], colours: [gold]}\n  navy: {ste: [blue]}\n"
+        "  bare: {ste: [red]}",
     )
     made = rules(text)
     assert made.alike("blue") == made.alike("navy")
     assert made.alike("red") == made.alike("gilt")
-    assert made.alike("red") != made.alike("plain")  # by colour, and a rule names plain
+    assert made.alike("red") != made.alike("bare")  # by the colour of an uplink alone
+    assert made.alike("bare") != made.alike("plain")  # a rule names plain
     assert made.alike("red") != made.alike("blue")
     assert made.alike("uplink:lab") != made.alike("uplink:office")
     for a in made.names:
