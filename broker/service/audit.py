@@ -245,6 +245,28 @@ class Audit:
                 )
             )
 
+    def broke(
+        self, device: Device, blamed: int | None, party: str, rule: str, evidence: str
+    ) -> None:
+        """A channel's protocol was broken: written once for each rule, else counted.
+
+        On the account of who is blamed; where that is nobody, or domain 0, on the broker's own.
+        """
+        account = blamed or HOST
+        subject = f"{device}: {party} broke {rule}"
+        if self._ledger.charge(account, subject, rule, self.clock.seconds()) == "write":
+            self.log.warn("{subject}: {evidence}", subject=subject, evidence=evidence)
+            self.note(
+                events.Violation(
+                    time.time(),
+                    device.domid if blamed is None else blamed,
+                    None,
+                    str(device),
+                    rule,
+                    f"{party}: {evidence}",
+                )
+            )
+
     def may_renew(self, device: Device, nonce: str | None) -> bool:
         """Whether a backend's agent may have one more life of this channel written down."""
         subject = f"lives of {device}"

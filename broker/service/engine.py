@@ -18,6 +18,7 @@ from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_
 from broker.service.display import Display
 from broker.service.judge import Judge
 from broker.service.mirror import Device, Mirror, departed
+from broker.service.police import Police
 from broker.service.publisher import Publisher
 from broker.service.revoking import Revoking
 from broker.service.survey import Changes, Survey
@@ -84,6 +85,7 @@ class Engine:
             on_released=self._waiting_again,
             on_silent=self._hold_apart,
         )
+        self.police = Police(self.mirror, self.judge, audit, clock, on_sanction=self._sanctioned)
         self.phase: Phase = "starting"
         self.connection: StoreConnection | None = None
         self._clock = clock
@@ -128,6 +130,8 @@ class Engine:
         await self.decider.settled()
         self.phase = "enforcing"
         await self.announce()
+        await self._know_oneself(connection)
+        self.police.begin(connection)
         self._wake()
 
     def disconnected(self, _: Failure) -> None:
@@ -136,6 +140,25 @@ class Engine:
         self.connection = self._survey = self._publisher = None
         self._dirty.clear()
         self.decider.clear()
+        self.police.end()
+
+    async def _know_oneself(self, connection: StoreConnection) -> None:
+        """Which domain the broker is in: no sanction ever reaches it."""
+        try:
+            own = paths.parse_domid((await connection.read("domid")).decode("latin-1"))
+        except ConnectionLostError:
+            raise
+        except StoreError:
+            return  # on a socket in domain 0, of a store that does not say
+        self.police.untouchable = frozenset({0} if own is None else {0, own})
+
+    def tick(self) -> None:
+        """Called now and then: what waits for a moment, and not for an event."""
+        if self.phase == "enforcing":
+            self.revoking.check()
+            self.police.tick()
+            self.decider.pending.update(self.judge.waiting)
+            self._wake()
 
     async def announce(self) -> None:
         """Write the broker's state and the policy in force.
@@ -157,6 +180,7 @@ class Engine:
 
     def event(self, path: str, _: str) -> None:
         """A watch fired."""
+        self.police.event(path)
         item = classify(path)
         if item is None:
             return
@@ -259,6 +283,7 @@ class Engine:
         self.revoking.look()
         for device in changes.devices:
             self._watch_guest(device)
+            self.police.meet(device)
         for device in changes.reports:
             self.audit.reported(device, escape(device.untrusted_enforced or b"", 300))
             self.decider.tell("report", [(device, self.state.ledger.get(device.path))])
@@ -376,6 +401,13 @@ class Engine:
     def _waiting_again(self) -> None:
         """A revocation is over: the grants that waited for one look again."""
         self.decider.pending.update(self.judge.waiting)
+        self._wake()
+
+    def _sanctioned(self, device: Device, domid: int | None) -> None:
+        """A protocol was broken: judge the channel, or all of a domain's, anew."""
+        self.decider.pending[device] = None
+        if domid is not None:
+            self._restand = True
         self._wake()
 
     def _hold_apart(self, domid: int, reason: str) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from broker.audit.checkpoint import Checkpoint
 from broker.audit.segments import Segment
+from broker.core.definition import Action  # noqa: TC001 - msgspec reads the annotations
 
 Bound = Literal["uuid", "name"]
 Dropped = Literal["expired", "rejected", "withdrawn"]
@@ -196,6 +197,28 @@ class QuarantineLifted(Line, frozen=True, tag="quarantine_lifted"):
     role: str = ""
 
 
+class Sanctioned(Line, frozen=True, tag="sanctioned"):
+    """A channel is closed because `party` broke its protocol, in the life `nonce` (None: any).
+
+    `uuid` is the blamed domain's, where one is.
+    """
+
+    path: str
+    nonce: str | None
+    action: Action
+    party: str
+    uuid: str | None
+    reason: str
+
+
+class Damped(Line, frozen=True, tag="damped"):
+    """A domain that broke a protocol waits for new channels until `until`; `count` times by now."""
+
+    uuid: str
+    count: int
+    until: float
+
+
 class Violation(Line, frozen=True, tag="violation"):
     """A domain did what it may not; it changes no authority."""
 
@@ -256,6 +279,8 @@ Event = (
     | Beat
     | Quarantined
     | QuarantineLifted
+    | Sanctioned
+    | Damped
     | Violation
     | Alarm
     | CallDenied

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from os import urandom
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +49,7 @@ class Judge:
         self._state = state
         self.adopts = adopt
         self.waiting: dict[Device, None] = {}
+        self.clock = time.time
         self._memo_policy: Policy | None = None
         self._memo: Memo = {}
 
@@ -120,17 +123,20 @@ class Judge:
         judged = self.judge_by(self.policy, self.standings, device)
         self.waiting.pop(device, None)
         decision = judged.decision
-        if not self._state.revocations or decision.verdict != "grant" or self.policy is None:
+        held_up = self._state.revocations or self._state.damping
+        if not held_up or decision.verdict != "grant" or self.policy is None:
             return judged
         entry = self._state.ledger.get(device.path)
         if entry is not None and _same_grant(entry.decision, decision):
             return judged
         path = self._state.revocations.awaited(device.path, decision, self.policy.walled_off)
-        if not path:
+        reason = self._damped(device, decision)
+        if path:
+            parsed = paths.parse_channel(paths.DECISIONS, path)
+            reason = f"waits until {path if parsed is None else parsed[0]} is known to be closed"
+        if not reason:
             return judged
         self.waiting[device] = None
-        parsed = paths.parse_channel(paths.DECISIONS, path)
-        reason = f"waits until {path if parsed is None else parsed[0]} is known to be closed"
         pending = msgspec.structs.replace(decision, verdict="pending", reason=reason)
         return Judged(pending, judged.spent)
 
@@ -149,12 +155,32 @@ class Judge:
             uuid,
             device.inputs,
             device.inputs_digest,
-            device.problem,
+            device.problem or self._sanctioned(device, untrusted_nonce),
             (standing.get(device.domid, _UNKNOWN), standing.get(backend, _UNKNOWN)),
             untrusted_nonce,
             spent if untrusted_nonce is device.untrusted_nonce else "",
         )
         return Judged(decide(policy, self.specs, facts, self._memo_of(policy)), spent)
+
+    def _sanctioned(self, device: Device, untrusted_nonce: bytes | None) -> str:
+        """Why this life of the channel is closed by a sanction; empty if it is not."""
+        sanction = self._state.sanctions.get(device.path)
+        if sanction is None:
+            return ""
+        nonce = parse_nonce(untrusted_nonce)
+        return sanction.words if sanction.nonce is None or nonce in (None, sanction.nonce) else ""
+
+    def _damped(self, device: Device, decision: Decision) -> str:
+        """Until when a new channel waits because its domain, or its backend's, breaks protocols."""
+        backend = self._mirror.domains.get(-1 if device.backend is None else device.backend)
+        uuids = (decision.uuid, None if backend is None else backend.uuid)
+        for uuid in uuids:
+            pause = None if uuid is None else self._state.damping.get(uuid)
+            if pause is not None and pause.until > self.clock():
+                until = datetime.fromtimestamp(pause.until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                whose = "its domain" if uuid == decision.uuid else "its backend's domain"
+                return f"waits until {until}: {whose} broke protocols, {pause.count} times lately"
+        return ""
 
     def _memo_of(self, policy: Policy | None) -> Memo:
         if policy is not self._memo_policy:

@@ -97,7 +97,8 @@ class Brokerd:
             patience=settings.patience,
             check=self._check_store,
         )
-        self.engine.judge.specs = specs
+        self.engine.judge.specs = {name: spec.digest for name, spec in specs.items()}
+        self.engine.police.teach(specs)
         self._policies = Policies(self.engine, self._statedir, signers)
         self._checked = False
         self._public_key = key.public_key()
@@ -219,8 +220,7 @@ class Brokerd:
         self._checked = True
 
     def _beat(self) -> Deferred[None]:
-        if self.engine.phase == "enforcing":
-            self.engine.revoking.check()
+        self.engine.tick()
         return Deferred.fromCoroutine(self.heartbeat.beat())
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.core.revocations import Revocation, Unconfirmed
+from broker.core.sanctions import Damping  # noqa: TC001 - msgspec reads the annotations
 from broker.service.events import Bound  # noqa: TC001 - msgspec reads the annotations
-from broker.service.state import Admission, Assignment, Proposal, State
+from broker.service.state import Admission, Assignment, Proposal, Sanction, State
 
 if TYPE_CHECKING:
     from broker.audit.chain import Head
@@ -44,6 +45,8 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proposals: dict[str, Proposal]
     versions: dict[str, tuple[int, int]]
     revocations: tuple[tuple[str, Revocation], ...]
+    sanctions: dict[str, Sanction]
+    damping: dict[str, Damping]
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -68,6 +71,8 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             proposals=state.proposals,
             versions=state.versions,
             revocations=tuple(state.revocations.items()),
+            sanctions=state.sanctions,
+            damping=state.damping,
         )
     )
 
@@ -98,6 +103,8 @@ def decode_snapshot(data: bytes, head: Head) -> State:
     state.proposals = kept.proposals
     state.versions = kept.versions
     state.revocations = Unconfirmed(kept.revocations)
+    state.sanctions = kept.sanctions
+    state.damping = kept.damping
     state.policy_digest = kept.policy_digest
     state.seq, state.beat = kept.seq, kept.beat
     return state

@@ -10,15 +10,17 @@ from broker.text.problems import Problem, ProblemsError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from broker.protocol.spec import Spec
 
-def load_specs(directory: Path) -> dict[str, str]:
-    """The digest of every protocol description in a directory, by name.
+
+def load_specs(directory: Path) -> dict[str, Spec]:
+    """Every protocol description in a directory, by name.
 
     Raises:
         ProblemsError: one of them is not good, or there is no such directory.
     """
     problems: list[Problem] = []
-    digests: dict[str, str] = {}
+    specs: dict[str, Spec] = {}
     if not directory.is_dir():
         problems.append(Problem(str(directory), 1, 1, "no such directory of descriptions"))
     for path in sorted(directory.glob("*.yaml")):
@@ -29,7 +31,7 @@ def load_specs(directory: Path) -> dict[str, str]:
         except OSError as error:
             problems.append(Problem(str(path), 1, 1, str(error)))
         else:
-            digests[spec.name] = spec.digest
+            specs[spec.name] = spec
     if problems:
         raise ProblemsError(problems)
-    return digests
+    return specs

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from broker.core.channels import decision_of
+from broker.core.definition import Action  # noqa: TC001 - msgspec reads the annotations
 from broker.core.plan import Entry
 from broker.core.record import RecordError, parse_record
 from broker.core.revocations import Unconfirmed, taken_back
+from broker.core.sanctions import Damping
 from broker.service import events
 from broker.xenstore import paths
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_SPENT_NONCES: Final = 32_768
 """Nonces remembered as used; the oldest is forgotten first."""
+MAX_DAMPED: Final = 32_768
+"""Uuids remembered as having broken a protocol; the longest ago is forgotten first."""
 MAX_ONCE_LABELLED: Final = 32_768
 """Uuids remembered as once labelled, so that none is adopted twice."""
 
@@ -60,6 +64,20 @@ class Proposal(msgspec.Struct, frozen=True):
     signer: str = ""
 
 
+class Sanction(msgspec.Struct, frozen=True):
+    """Why a channel is closed in one life (of any, where `nonce` is None)."""
+
+    nonce: str | None
+    action: Action
+    reason: str
+
+    @property
+    def words(self) -> str:
+        """A denial's reason; the agent takes the device away where it begins with the action."""
+        first = "closed" if self.action == "close" else self.action
+        return f"{first}: {self.reason}"
+
+
 class State:
     """What the journal says. Mappings that have an order have the journal's."""
 
@@ -71,6 +89,8 @@ class State:
         self.spent: dict[str, str] = {}
         self.quarantine: dict[str, str] = {}
         self.revocations = Unconfirmed()
+        self.sanctions: dict[str, Sanction] = {}
+        self.damping: dict[str, Damping] = {}
         self.policy_digest: str | None = None
         self.proposals: dict[str, Proposal] = {}
         self.versions: dict[str, tuple[int, int]] = {}
@@ -83,6 +103,8 @@ class State:
             events.Released: self._apply_released,
             events.Vanished: self._apply_vanished,
             events.Confirmed: self._apply_confirmed,
+            events.Sanctioned: self._apply_sanctioned,
+            events.Damped: self._apply_damped,
             events.LabelSet: self._relabel,
             events.LabelRemoved: self._relabel,
             events.PolicyLoaded: self._apply_policy,
@@ -119,6 +141,16 @@ class State:
     def _apply_vanished(self, event: events.Vanished) -> None:
         self.ledger.pop(event.path, None)
         self.revocations.drop(event.path)
+        self.sanctions.pop(event.path, None)
+
+    def _apply_sanctioned(self, event: events.Sanctioned) -> None:
+        self.sanctions[event.path] = Sanction(event.nonce, event.action, event.reason)
+
+    def _apply_damped(self, event: events.Damped) -> None:
+        self.damping.pop(event.uuid, None)
+        self.damping[event.uuid] = Damping(event.count, event.until)
+        if len(self.damping) > MAX_DAMPED:
+            del self.damping[next(iter(self.damping))]
 
     def _apply_confirmed(self, event: events.Confirmed) -> None:
         revocation = self.revocations.get(event.path)

@@ -72,6 +72,8 @@ def test_every_part_of_a_state_survives_a_snapshot():
         decided(8, nonce="1" * 32, device="1", verdict="deny"),
         events.Beat(1.0, 31),
         events.Quarantined(1.0, UUID, 3, "why"),
+        events.Sanctioned(1.0, decided(4).path, None, "close", "frontend", UUID, "why"),
+        events.Damped(1.0, UUID, 2, 9.0),
         proposed,
     ):
         state.apply(line)

@@ -1,0 +1,253 @@
+"""Policing: who breaks a channel's protocol is named, written down, and dealt with by the policy.
+
+Both ends of every channel are looked at as they change. It runs beside the engine's turns and only
+ever takes away: what it finds makes a grant a denial, never the other way. A change is a hint; a
+look reads both ends in one transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.logger import Logger
+
+from broker.core.sanctions import SEVERITY, End, action_for, damped
+from broker.protocol.life import NEVER
+from broker.protocol.monitor import Monitor
+from broker.service import events
+from broker.service.ends import read_ends
+from broker.text.escape import escape
+from broker.xenstore import paths
+from broker.xenstore.errors import ConnectionLostError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
+
+    from broker.core.definition import Action
+    from broker.protocol.life import Life, Violation
+    from broker.protocol.spec import Spec
+    from broker.service.audit import Audit
+    from broker.service.judge import Judge
+    from broker.service.mirror import Device, Mirror
+    from broker.xenstore.client import StoreConnection
+
+PAUSE: Final = 0.1
+"""Seconds between two looks at one channel, however fast it changes."""
+_STALL: Final = "deadline."
+AT_ONCE: Final = 8
+"""Channels looked at together: the rest of the store's time is the decisions'."""
+
+
+class Police:
+    """One monitor for each description, one life for each channel.
+
+    `on_sanction(device, domid)` is called when a channel, or with a domid all of that domain's,
+    has to be judged anew.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        judge: Judge,
+        audit: Audit,
+        clock: IReactorTime,
+        *,
+        on_sanction: Callable[[Device, int | None], None],
+    ) -> None:
+        self.untouchable: frozenset[int] = frozenset({0})
+        self._mirror = mirror
+        self._judge = judge
+        self._audit = audit
+        self._clock = clock
+        self._on_sanction = on_sanction
+        self._monitors: dict[str, Monitor] = {}
+        self._connection: StoreConnection | None = None
+        self._lives: dict[Device, tuple[Monitor, Life]] = {}
+        self._marked: dict[Device, None] = {}
+        self._looked: dict[Device, float] = {}
+        self._call: IDelayedCall | None = None
+        self._busy = False
+
+    def teach(self, specs: Mapping[str, Spec]) -> None:
+        """Take the descriptions, by name."""
+        self._monitors = {name: Monitor(spec) for name, spec in specs.items()}
+
+    def begin(self, connection: StoreConnection) -> None:
+        """A store to look at: every channel is looked at once."""
+        self._connection = connection
+        for device in self._mirror.devices():
+            self.mark(device)
+
+    def end(self) -> None:
+        """The store is gone, and with it what was seen."""
+        self._connection = None
+        self._lives.clear()
+        self._marked.clear()
+        self._looked.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def event(self, path: str) -> None:
+        """A node changed; the ends' directories are below `/local/domain`."""
+        parts = path.split("/", 8)
+        if len(parts) < 7 or parts[1] != "local":
+            return
+        if parts[4] == "device":
+            owner = self._mirror.domains.get(paths.parse_domid(parts[3]) or 0)
+            device = None if owner is None else owner.devices.get((parts[5], parts[6]))
+            if device is not None:
+                self.mark(device)
+        elif parts[4] == "backend" and len(parts) > 7:
+            owner = self._mirror.domains.get(paths.parse_domid(parts[6]) or 0)
+            home = "/".join(parts[:8]).encode("utf-8", "surrogateescape")
+            for device in () if owner is None else owner.devices.values():
+                if device.keys.get("backend") == home:
+                    self.mark(device)
+
+    def mark(self, device: Device) -> None:
+        """Look at a channel before long."""
+        self._marked[device] = None
+        if self._call is None and not self._busy and self._connection is not None:
+            self._call = self._clock.callLater(PAUSE, self._patrol)
+
+    def meet(self, device: Device) -> None:
+        """A channel that may be new: its ends can have changed before it was known."""
+        if device not in self._lives:
+            self.mark(device)
+
+    def tick(self) -> None:
+        """Called now and then: whose deadline has passed is looked at, who is gone forgotten."""
+        now = self._clock.seconds()
+        for device, (monitor, life) in list(self._lives.items()):
+            if device.gone:
+                del self._lives[device]
+                self._looked.pop(device, None)
+            elif monitor.due(life) < now:
+                self.mark(device)
+
+    def _patrol(self) -> None:
+        self._call = None
+        self._busy = True
+        patrolling = Deferred.fromCoroutine(self._look_at_marked())
+        patrolling.addErrback(self._failed).addBoth(self._rest)
+
+    def _failed(self, failure: Failure) -> None:
+        # It took nothing away, and opened nothing either; the next change makes it look again.
+        if not failure.check(ConnectionLostError, CancelledError):
+            self.log.failure("policing failed", failure)
+            self._audit.failed(f"policing failed: {escape(failure.getErrorMessage())}")
+
+    def _rest(self, _: object) -> None:
+        self._busy = False
+        for device in list(self._marked)[:1]:
+            self.mark(device)
+
+    async def _look_at_marked(self) -> None:
+        now = self._clock.seconds()
+        due = [it for it in self._marked if now - self._looked.get(it, -NEVER) >= PAUSE]
+        for start in range(0, len(due), AT_ONCE):
+            chunk = due[start : start + AT_ONCE]
+            for device in chunk:
+                self._marked.pop(device, None)
+            looks = [Deferred.fromCoroutine(self._look(device)) for device in chunk]
+            try:
+                await gatherResults(looks, consumeErrors=True)
+            except FirstError as first:
+                first.subFailure.raiseException()
+
+    async def _look(self, device: Device) -> None:
+        connection, policy = self._connection, self._judge.policy
+        if device.gone or connection is None or policy is None or device.channel is None:
+            return
+        monitor = self._monitors.get(policy.protocol_of(device.device_class) or "")
+        back = device.keys.get("backend")
+        if monitor is None or back is None:
+            return
+        self._looked[device] = self._clock.seconds()
+        front = paths.frontend_dir(device.domid, device.device_class, device.device)
+        try:
+            ends = await read_ends(connection, front, back.decode("ascii"))
+        except ConnectionLostError:
+            raise
+        except StoreError as error:
+            self.log.debug("{device} cannot be looked at: {e}", device=device, e=error)
+            return
+        if ends is None or device.gone:
+            self.mark(device)  # it changes faster than it can be read: later
+            return
+        held = self._lives.get(device)
+        life = monitor.begin() if held is None or held[0] is not monitor else held[1]
+        life, violations = monitor.step(life, self._clock.seconds(), *ends)
+        self._lives[device] = (monitor, life)
+        if violations:
+            self._deal_with(device, violations)
+
+    def _deal_with(self, device: Device, violations: tuple[Violation, ...]) -> None:
+        """Write violations down, and do the most severe of what they lead to."""
+        policy, channel = self._judge.policy, device.channel
+        if policy is None or channel is None:
+            return
+        ends = {
+            "frontend": self._end(channel.frontend),
+            "backend": self._end(channel.backend),
+        }
+        worst: tuple[Action, Violation] | None = None
+        for violation in violations:
+            action = action_for(
+                policy.definition.on_violation,
+                device.device_class,
+                violation.party,
+                stall=violation.rule.startswith(_STALL),
+                ends=ends,
+                untouchable=self.untouchable,
+            )
+            blamed = ends[violation.party].domid if violation.party in ends else None
+            self._audit.broke(device, blamed, violation.party, violation.rule, violation.evidence)
+            if worst is None or SEVERITY[action] > SEVERITY[worst[0]]:
+                worst = (action, violation)
+        if worst is not None and worst[0] != "report":
+            self._sanction(device, ends, *worst)
+
+    def _end(self, domid: int) -> End:
+        policy = self._judge.policy
+        label = self._judge.standing(domid).label
+        return End(domid, policy is None or label in policy.protected)
+
+    def _sanction(
+        self, device: Device, ends: Mapping[str, End], action: Action, violation: Violation
+    ) -> None:
+        state = self._audit.state
+        entry = state.ledger.get(device.path)
+        if entry is None:
+            return  # nothing is decided yet, and so nothing open
+        held = state.sanctions.get(device.path)
+        if held is not None and SEVERITY[held.action] >= SEVERITY[action]:
+            return
+        now = time.time()
+        end = ends.get(violation.party)
+        blamed = None if end is None else self._mirror.domains.get(end.domid)
+        uuid = None if blamed is None else blamed.uuid
+        reason = f"{violation.party} broke {violation.rule}: {violation.evidence}"
+        lines: list[events.Event] = [
+            events.Sanctioned(
+                now, device.path, entry.decision.nonce, action, violation.party, uuid, reason[:400]
+            )
+        ]
+        if uuid is not None and end is not None and end.domid not in self.untouchable:
+            pause = damped(state.damping.get(uuid), now)
+            lines.append(events.Damped(now, uuid, pause.count, pause.until))
+            if action == "quarantine":
+                lines.append(events.Quarantined(now, uuid, end.domid, reason[:400]))
+        if self._audit.commit(lines):
+            self.log.warn(
+                "{action} {device}: {reason}", action=action, device=device, reason=reason
+            )
+            self._on_sanction(device, None if end is None else end.domid)
