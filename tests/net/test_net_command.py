@@ -107,6 +107,11 @@ def test_a_trace_that_nobody_ends_ends_in_the_kernel(bed):
     end = time.monotonic() + 10
     while "elements" in rig.net.host.listing("set", "bridge", "xpb_trace", "pair"):
         assert time.monotonic() < end
+    with rig.net.host.entered():
+        Tracer(nft, one.index, two.index, 60)
+        Tracer(nft, two.index, one.index, 60)  # another beside what a killed one left
+    shown = rig.net.host.listing("table", "bridge", "xpb_trace")
+    assert shown.count("expires") == shown.count("nftrace set 1") == 1
 
 
 @pytest.mark.parametrize("name", ["vif9.0", "no such; thing"])

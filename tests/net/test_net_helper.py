@@ -231,7 +231,7 @@ def test_a_trace_tells_what_became_of_a_frame_and_ends_by_itself(bed):
 
 def test_the_helper_takes_only_ports_that_are_what_they_are_said_to_be(bed):
     rig, helper, _ports, (one, two), _observer = bed
-    with pytest.raises(NetError, match="ask for Start first"):
+    with pytest.raises(NetError, match=r"^nothing is in force yet: ask for Start first$"):
         helper.put(rig.port(one, 1))
     helper.start(Target(frozenset({"br0"}), {}, frozenset({(1, 1)})))
     with pytest.raises(NetError, match="is not interface"):
