@@ -93,7 +93,8 @@ async def test_root_at_a_tls_socket_without_a_certificate_gets_nothing(
                 tls.sendall(b"GET /openapi.json HTTP/1.1\r\n\r\n")
                 return tls.recv(1)
 
-    with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+    # Of the alert or the end, whichever comes first.
+    with pytest.raises((ssl.SSLError, ConnectionError)):
         await deferToThread(ask)
     assert not admin.calls
     await until(lambda: admin.away)
