@@ -108,22 +108,22 @@ class AdminRequest(http.Request):
     # Ours
 
     async def _answer(self) -> None:
-        if self.method == b"GET" and self.uri == DESCRIPTION:
-            self._send(http.OK, self._site.description)
-            return
-        method = self._method()
         caller = self._channel.caller
         if caller is None:
             raise RpcError("denied", "nobody knows who calls")
         self._site.take_call(caller)
+        if self.method == b"GET" and self.uri == DESCRIPTION:
+            self._send(http.OK, self._site.description)
+            return
+        method = self._method()
         admin = self._site.admin
         admin.authorize(caller, method, None)
         arguments = decode_arguments(method, self._body.getvalue())
         admin.authorize(caller, method, arguments)
         handler = getattr(admin, method.handler)
         if method.stream:
-            self._channel.watching = lambda: admin.authorize(caller, method, arguments)
             await self._answer_stream(caller, handler, arguments)
+            self._channel.watching = lambda: admin.authorize(caller, method, arguments)
             return
         result = await handler(caller, arguments)
         self._send(http.OK, msgspec.json.encode({"result": result}))

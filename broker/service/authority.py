@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Never
 
 import msgspec
 
@@ -73,11 +73,11 @@ class Authority:
             self._deny(caller, method, f"the policy in force has no role {caller.role}")
         reads = not method.writes
         if arguments is None or method.object == "each":
-            if not may_ever(role or (), method.verb, reads=reads):
+            if not may_ever(role, method.verb, reads=reads):
                 self._deny(caller, method, f"role {caller.role} may not {method.verb}")
             return
         target = self._targets.of_call(method, arguments)
-        if not permit(role or (), method.verb, target, reads=reads).granted:
+        if not permit(role, method.verb, target, reads=reads).granted:
             words = f"role {caller.role} may not {method.verb} on {_shown(target)}"
             self._deny(caller, method, words)
 
@@ -112,7 +112,7 @@ class Authority:
             self._roles = {} if policy is None else roles_of(policy.definition)
         return self._roles.get(name)
 
-    def _deny(self, caller: Caller, method: Method, why: str) -> None:
+    def _deny(self, caller: Caller, method: Method, why: str) -> Never:
         self._engine.audit.call_denied(caller, method.verb, escape(why))
         raise RpcError("denied", f"{escape(why)}; nothing was done")
 
