@@ -163,6 +163,12 @@ async def test_each_is_shown_what_is_his_and_nothing_else(host, box):
         assert {(it.device_class, it.frontend) for it in shown} == channels, role
 
 
+def test_each_method_that_leaves_out_is_tried_here(store_daemon):
+    """A new one belongs into the tests around this."""
+    leaves_out = {method.name for method in METHODS if method.object == "each"}
+    assert leaves_out == {"domain.list", "label.list", "channel.list", "channel.watch"}
+
+
 @run
 async def test_a_stream_brings_what_is_ones_own_and_nothing_else(host, box):
     scoped = await two_domains(host, box)
