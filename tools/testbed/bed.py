@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from tools.testbed.dom0 import Dom0, FailedError
+from tools.testbed.dom0 import PATIENCE, Dom0, FailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,11 +31,11 @@ class Guest:
         self.uuid = str(uuid.uuid5(_NAMES, f"{bed.scenario}/{name}"))
         self.domid = -1
 
-    def try_run(self, command: str, timeout: float = 60) -> tuple[int | None, str]:
+    def try_run(self, command: str, timeout: float = PATIENCE) -> tuple[int | None, str]:
         """A command in the guest: status (None: no answer in time) and what it said."""
         return self._bed.dom0.on_console(self.domid, command, timeout)
 
-    def run(self, command: str, timeout: float = 60) -> str:
+    def run(self, command: str, timeout: float = PATIENCE) -> str:
         """What a command in the guest said.
 
         Raises:
@@ -96,7 +96,7 @@ class Bed:
             raise FailedError(f"{what}: no{f': {detail}' if detail else ''}")
         self.asserted.append(what)
 
-    def soon(self, what: str, holds: Callable[[], object], timeout: float = 60) -> object:
+    def soon(self, what: str, holds: Callable[[], object], timeout: float = PATIENCE) -> object:
         """Assert that `what` comes true in `timeout` seconds."""
         value = self.dom0.until(what, holds, timeout)
         self.asserted.append(what)
@@ -112,6 +112,8 @@ class Bed:
         vifs: Sequence[str] = (),
         disks: Sequence[str] = (),
         extra: str = "",
+        memory: int = GUEST_MIB,
+        initrd: str = "guest-initrd",
         start: bool = True,
     ) -> Guest:
         """A domain with `vifs` (xl's text; `bridge=…`) and `disks` (paths below /srv) or xl's text.
@@ -138,8 +140,8 @@ class Bed:
                 f'name = "{name}"',
                 f'uuid = "{guest.uuid}"',
                 'kernel = "/boot/vmlinux"',
-                'ramdisk = "/root/guest-initrd"',
-                f"memory = {GUEST_MIB}",
+                f'ramdisk = "/root/{initrd}"',
+                f"memory = {memory}",
                 "vcpus = 1",
                 'extra = "console=hvc0 quiet mitigations=off apparmor=0"',
                 f"vif = [ {cards} ]",
@@ -154,7 +156,7 @@ class Bed:
 
     def create(self, guest: Guest, options: str = "") -> None:
         """`xl create`."""
-        self.dom0.run(f"xl create {options} /root/{guest.name}.cfg", 180)
+        self.dom0.run(f"xl create {options} /root/{guest.name}.cfg")
         guest.domid = int(self.dom0.run(f"xl domid {guest.name}"))
 
     def destroy(self, guest: Guest) -> None:
@@ -182,7 +184,7 @@ class Bed:
         path = f"/broker/v1/report/{backend}/{kind}/{guest.domid}/{device}/enforced"
         return (self.dom0.read(path) or "").partition(" ")[0]
 
-    def connected(self, guest: Guest, kind: str, device: int, timeout: float = 60) -> None:
+    def connected(self, guest: Guest, kind: str, device: int, timeout: float = PATIENCE) -> None:
         """Wait until the guest's frontend says so."""
         path = f"/local/domain/{guest.domid}/device/{kind}/{device}/state"
         self.dom0.until(f"{path} is 4", lambda: self.dom0.read(path) == "4", timeout)
@@ -222,7 +224,7 @@ class Bed:
         if program == "broker-agent":
             self.dom0.run(f"rm -f {AGENT_SOCKET}")
 
-    def enforcing(self, timeout: float = 240) -> None:
+    def enforcing(self, timeout: float = PATIENCE) -> None:
         """Wait for the broker to enforce, and for the agent to take hotplug scripts' calls."""
         self.dom0.until("the broker's state is enforcing", self._is_enforcing, timeout)
         listening = f"test -S {AGENT_SOCKET} && {_alive('broker-agent')}"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tools.testbed.machine import Machine
 
 T = TypeVar("T")
+PATIENCE = 300.0
+"""Seconds before something is given up: an emulated machine on a busy one is slow."""
 RPC = "/run/xen-policy-broker/broker.sock"
 
 
@@ -25,12 +27,12 @@ class Dom0:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
-    def try_run(self, command: str, timeout: float = 120) -> tuple[int | None, str]:
+    def try_run(self, command: str, timeout: float = PATIENCE) -> tuple[int | None, str]:
         """A shell command's status (None: not done in `timeout` seconds) and what it said."""
         said = self._machine.ask("run", timeout, command=command)
         return said["status"], said["output"] + said["errors"]
 
-    def run(self, command: str, timeout: float = 120) -> str:
+    def run(self, command: str, timeout: float = PATIENCE) -> str:
         """A shell command's output.
 
         Raises:
@@ -43,7 +45,9 @@ class Dom0:
             )
         return str(said["output"])
 
-    def on_console(self, domid: int, command: str, timeout: float = 60) -> tuple[int | None, str]:
+    def on_console(
+        self, domid: int, command: str, timeout: float = PATIENCE
+    ) -> tuple[int | None, str]:
         """A command in a guest, by its console: its status (None: no answer) and what it said."""
         said = self._machine.ask("guest", timeout, domid=domid, command=command)
         return said["status"], said["output"]
@@ -80,7 +84,7 @@ class Dom0:
             raise FailedError(f"broker: {method} {arguments}: {said.get('refused')}")
         return said["result"]
 
-    def until(self, what: str, holds: Callable[[], T], timeout: float = 60) -> T:
+    def until(self, what: str, holds: Callable[[], T], timeout: float = PATIENCE) -> T:
         """Wait until `holds()` is true, and return it.
 
         Raises:

@@ -20,6 +20,7 @@ _DOM0_MODULES = [
 _DOM0_TREES = ("kernel/net/bridge", "kernel/net/netfilter", "kernel/net/ipv4", "kernel/net/ipv6")
 _INITRD_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "9p", "9pnet_virtio")
 _GUEST_MODULES = ("xen-netfront", "xen-blkfront")
+_DRIVER_MODULES = ("xen-blkfront", "ext4", "crc32c_generic")
 _GUEST_PROGRAMS = ("listen", "misbehave")
 _SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 
@@ -56,6 +57,12 @@ def guest_initrd(kernel: Kernel) -> Path:
     place = artifact("guest-programs", sources, _guest_programs)
     programs = {f"bin/{name}": place / name for name in _GUEST_PROGRAMS}
     return _initramfs("guest-initrd", kernel, _GUEST_MODULES, INSIDE / "guest-init", programs)
+
+
+def driver_initrd(kernel: Kernel) -> Path:
+    """What finds a driver domain's root file system, which is another copy of dom0's."""
+    files = {"bin/driver": INSIDE / "driver"}
+    return _initramfs("driver-initrd", kernel, _DRIVER_MODULES, INSIDE / "driver-initrd", files)
 
 
 def _guest_programs(to: Path) -> None:

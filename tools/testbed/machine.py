@@ -73,8 +73,8 @@ class Machine:
             f"{dom0},{initrd}",
             "-append",
             "console=com1 dom0_mem=1024M,max:1024M loglvl=warning guest_loglvl=warning",
-            "-drive",
-            f"file={root},format=raw,if=virtio,snapshot=on",
+            # The second one is a driver domain's, if there is one.
+            *2 * ("-drive", f"file={root},format=raw,if=virtio,snapshot=on"),
             "-virtfs",
             f"local,path={shared},mount_tag=host,security_model=none",
             "-virtfs",

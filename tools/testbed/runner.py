@@ -52,7 +52,10 @@ class Runner:
         debs = images.packages(any_build=product is not None)
         self._root = images.root_image(linux, debs)
         self._initrd = images.dom0_initrd(linux)
-        self._guest = images.guest_initrd(linux)
+        self._initrds = {
+            "guest-initrd": images.guest_initrd(linux),
+            "driver-initrd": images.driver_initrd(linux),
+        }
         self._product = product
         self._shell = shell
         self._machine: Machine | None = None
@@ -173,7 +176,8 @@ class Runner:
         SHARED.mkdir(parents=True)
         for name in ("inside", "config"):
             shutil.copytree(HERE / name, SHARED / name)
-        shutil.copy(self._guest, SHARED / "guest-initrd")
+        for name, initrd in self._initrds.items():
+            shutil.copy(initrd, SHARED / name)
         if self._product is not None:
             self._pack_product(self._product, SHARED / "product.tar")
 

@@ -14,6 +14,7 @@ ORDER = (
     "save_restore",
     "malicious",
     "chinese_wall",
+    "driver_domain",
     "many",
     "store_updated",
     "store_killed",

@@ -35,7 +35,7 @@ def run(bed: Bed) -> None:
         ("blue", blue, blue_two, (red, red_two), 1),
         ("red", red, red_two, (blue, blue_two), 3),
     ):
-        said = guest.try_run(LOUD.format(to=to), 60)[1]
+        said = guest.try_run(LOUD.format(to=to))[1]
         bed.check(f"{who}'s shouting is heard by its own", guest.mac() in own.heard())
         bed.check(
             f"{who}'s shouting reaches no other card",

@@ -39,8 +39,8 @@ def run(bed: Bed) -> None:
     bad.run(f"({'; '.join(both)}) > /run/rewrote 2>&1 &")
     bad.run(f"misbehave flood {2 * SECONDS} {home}/data > /run/flooded 2>&1 &")
     good = bed.guest("good", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-good.img"])
-    bed.soon("another's vif opens meanwhile", lambda: bed.vif_is_open(good), 60)
-    bed.soon("and its disk", lambda: bed.enforced(good, "vbd", XVDA) == "open", 60)
+    bed.soon("another's vif opens meanwhile", lambda: bed.vif_is_open(good))
+    bed.soon("and its disk", lambda: bed.enforced(good, "vbd", XVDA) == "open")
     bed.check("its own disk is shut", bed.physical_device(bad) is None)
     bed.soon(
         "it ends",

@@ -19,15 +19,15 @@ def run(bed: Bed) -> None:
     bed.connected(one, "vbd", XVDA)
     ssidref = bed.dom0.read(f"/vm/{one.uuid}/security/ssidref")
     first = one.domid
-    bed.dom0.run(f"xl save {one.domid} /root/one.save", 120)
+    bed.dom0.run(f"xl save {one.domid} /root/one.save")
     bed.soon("saved: its records are gone", lambda: not records(bed, first))
-    bed.dom0.run("xl restore /root/one.save", 120)
+    bed.dom0.run("xl restore /root/one.save")
     came_back(bed, one, first, ssidref)
     bed.check("one pings two again", one.reaches(2))
     bed.check("one reads its disk again", one.try_run("head -c 1 /dev/xvda")[0] == 0)
     second = one.domid
     bed.dom0.run(f"xl reboot {one.domid}")
-    bed.dom0.until("it is another domain", lambda: new_domid(bed, one) not in (None, second), 120)
+    bed.dom0.until("it is another domain", lambda: new_domid(bed, one) not in (None, second))
     came_back(bed, one, second, ssidref)
     one.up(1)
     bed.check("rebooted, one pings two", one.reaches(2))

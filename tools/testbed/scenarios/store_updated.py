@@ -15,7 +15,7 @@ def run(bed: Bed) -> None:
     one.up(1)
     two.up(2)
     record = bed.record(one, "vif")
-    said = bed.dom0.run("xenstore-control live-update /usr/lib/xen-4.17/bin/xenstored", 90)
+    said = bed.dom0.run("xenstore-control live-update /usr/lib/xen-4.17/bin/xenstored")
     bed.check("xenstored has updated itself", "OK" in said or not said.strip(), said)
     bed.check("the decision is the same", bed.record(one, "vif") == record)
     bed.check("one pings two", one.reaches(2))

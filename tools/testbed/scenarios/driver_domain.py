@@ -1,0 +1,84 @@
+"""A driver domain for network cards: its own agent grants, denies and revokes there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tools.testbed.bed import Bed, Guest
+
+MIB = 384
+STATE = "/var/lib/xen-policy-broker"
+KEY = f"{STATE}/broker.pub"
+AGENT = """store: xenbus
+domid: {domid}
+broker_key: {key}
+state: {state}/agent
+hotplug_socket: /run/xen-policy-broker/agent.sock
+xl: /usr/sbin/xl
+ungated: report
+"""
+
+
+def run(bed: Bed) -> None:
+    """The same agent; its scripts are run by `xl devd`, inside."""
+    driver = bed.guest(
+        "driver",
+        "backend_red",
+        disks=["format=raw,vdev=xvda,access=w,target=/dev/vdb"],
+        extra="driver_domain = 1",
+        memory=MIB,
+        initrd="driver-initrd",
+    )
+    bed.soon("it runs", lambda: driver.try_run("pidof xl")[0] == 0)
+    driver.run(f"mkdir -p {STATE}; echo '{bed.dom0.run(f'base64 -w0 {KEY}')}' | base64 -d > {KEY}")
+    text = AGENT.format(domid=driver.domid, key=KEY, state=STATE).replace("\n", "\\n")
+    driver.run(f"printf '{text}' > /root/agent.yaml")
+    driver.run("setsid broker-agent --config /root/agent.yaml > /run/agent.log 2>&1 < /dev/null &")
+    bed.soon(
+        "its agent listens",
+        lambda: driver.try_run("test -S /run/xen-policy-broker/agent.sock")[0] == 0,
+        180,
+    )
+    card = "bridge=xenbr0,backend=driver"
+    one = bed.guest("one", "web_red", vifs=[card])
+    two = bed.guest("two", "web_red", vifs=[card])
+    blue = bed.guest("blue", "web_blue", vifs=[card])
+    for guest in (one, two):
+        bed.soon(
+            f"{guest.name}'s vif is open there",
+            lambda it=guest: bed.enforced(it, "vif", backend=driver.domid) == "open",
+        )
+    one.up(1)
+    two.up(2)
+    bed.check("one pings two", one.reaches(2))
+    verdict = bed.record(blue, "vif", backend=driver.domid)["verdict"]
+    bed.check("blue, who shares no type with it, is denied", verdict == "deny", verdict)
+    bed.check("blue's link there is shut", not is_open(driver, blue))
+    believed_by_nobody(bed, driver, blue)
+    bed.dom0.rpc("label.set", domain=f"uuid:{one.uuid}", label="web_blue")
+    bed.soon("relabelled, one's link there is shut", lambda: not is_open(driver, one))
+    bed.check("one pings two no more", not one.reaches(2))
+    bed.dom0.rpc("label.set", domain=f"uuid:{one.uuid}", label="web_red")
+    bed.soon("red again, it is open", lambda: is_open(driver, one))
+    bed.check("one pings two again", one.reaches(2))
+
+
+def is_open(driver: Guest, guest: Guest) -> bool:
+    """Whether the guest's link in the driver domain is up and bridged."""
+    link = driver.try_run(f"ip -o link show vif{guest.domid}.0")[1]
+    return " master " in link and ",UP" in link
+
+
+def believed_by_nobody(bed: Bed, driver: Guest, blue: Guest) -> None:
+    """What the driver domain writes for itself: refused by xenstored, or by whoever reads it."""
+    path = f"/broker/v1/decision/{driver.domid}/vif/{blue.domid}/0"
+    grant = (bed.dom0.read(path) or "").replace("deny ", "grant ", 1)
+    status, said = driver.try_run(f"xenstore-write {path} '{grant}'")
+    bed.check(
+        "it cannot write itself a decision", status != 0 and bed.dom0.read(path) != grant, said
+    )
+    # And if it could: a record without the broker's signature opens nothing.
+    bed.dom0.store(("write", path, grant))
+    bed.pause(5)
+    bed.check("a decision that is not signed opens nothing", not is_open(driver, blue))
