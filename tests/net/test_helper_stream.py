@@ -115,3 +115,25 @@ def test_only_the_first_answer_may_take_as_long_as_a_program_that_starts(monkeyp
         late.join()
         with pytest.raises(NetError, match="timed out"):
             helper.check()
+
+
+def spoken_to(*answers):
+    """A client whose helper has sent this and ended."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"".join(messages.framed(it) for it in answers))
+    return client.HelperClient(ours)
+
+
+def test_a_helper_that_ends_instead_of_answering_has_done_nothing():
+    with pytest.raises(NetError, match="has ended"):
+        spoken_to().check()
+    with pytest.raises(NetError, match="has ended"):
+        spoken_to(messages.Alarm("tables gone")).check()
+
+
+@pytest.mark.parametrize("ask", ["check", "show", "drops", "numbers_in_kernel"])
+def test_an_answer_to_another_question_is_none(ask):
+    wrong = messages.Counted([]) if ask != "drops" else messages.Done()
+    with pytest.raises(NetError, match="unexpected answer"):
+        getattr(spoken_to(wrong), ask)()

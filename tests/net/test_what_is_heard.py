@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from net_rig import Net
 
 from broker.net import links, netlink
+from broker.net.conntrack import Conntrack
 from broker.net.libnftables import Libnftables
 from broker.net.links import Link, LinkTable
 from broker.net.model import NetError
@@ -189,3 +190,31 @@ def test_what_is_no_bridge_is_refused_as_what_it_is():
     with pytest.raises(NetError, match="there is no bridge br0"):
         Switches().check_bridge("br0")
     assert Switches(link("br0", "bridge")).check_bridge("br0").kind == "bridge"
+
+
+class Entries:
+    """One conntrack entry, from 10.0.0.1 to 10.0.0.2, that cannot be deleted for some reason."""
+
+    def __init__(self, why):
+        self.why = why
+
+    def ask(self, _kind, flags, _body):
+        if flags != netlink.DUMP:
+            raise self.why
+        ends = netlink.attribute(1, bytes((10, 0, 0, 1))) + netlink.attribute(
+            2, bytes((10, 0, 0, 2))
+        )
+        original = netlink.attribute(1, netlink.attribute(1, ends))
+        return [(256, b"\2\0\0\0" + original)]
+
+
+def test_an_entry_that_ended_by_itself_is_cut_and_one_that_stays_is_an_error():
+    made = object.__new__(Conntrack)
+    made._socket = Entries(FileNotFoundError())
+    asked = []
+    assert made.cut(lambda *ends: asked.append(ends) or True) == 1
+    assert asked == [("10.0.0.1", "10.0.0.2")]
+    made._socket = Entries(PermissionError("not permitted"))
+    assert made.cut(lambda *_: False) == 0
+    with pytest.raises(NetError, match="cannot be cut: not permitted"):
+        made.cut(lambda *_: True)
