@@ -10,6 +10,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from broker.core.order import KINDS, Kind
 from broker.net.model import InvalidError, interface_name
 from broker.text.marked_yaml import load_struct
 from broker.text.problems import Problem, ProblemsError
@@ -37,6 +38,13 @@ class HelperConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     broker_uuid: Uuid | None = None
 
 
+class OrdersConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which of the broker's orders dom0's agent takes; `disks` are paths or globs."""
+
+    kinds: list[Kind] = msgspec.field(default_factory=lambda: list(KINDS))
+    disks: list[str] = []
+
+
 class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One agent; etc/agent.yaml explains each key. Relative paths start at the file's place."""
 
@@ -46,10 +54,12 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     state: str
     gates: Literal["real", "simulated"] = "real"
     strict: bool = False
+    allow_observe: bool = False
     ungated: Literal["destroy", "report"] = "destroy"
     xl: str = "/usr/sbin/xl"
     hotplug_socket: str | None = None
     helper: HelperConfig | None = None
+    orders: OrdersConfig | None = None
     bootstrap_devices: list[BootstrapDevice] = []
     bridges: list[str] = []
     policies: str | None = None
@@ -74,11 +84,7 @@ def load_config(path: Path) -> AgentConfig:
     writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if config.bootstrap_devices and (status.st_uid != 0 or writable):
         problems.append("bootstrap_devices are only taken from a file that root alone may write")
-    if config.domid != 0 and (config.strict or config.helper):
-        problems.append("strict and helper are for domain 0's agent alone")
-    helper = config.helper
-    if helper and (helper.broker_domid is None) == (helper.broker_uuid is None):
-        problems.append("helper: either broker_uuid or broker_domid")
+    problems += _dom0_problems(config)
     if config.store != "xenbus" and not config.store.startswith(("unix:", "xenbus:")):
         problems.append(f"store: {config.store!r} is not unix:PATH, xenbus or xenbus:PATH")
     if config.bridges and (config.policies is None or config.gates != "real"):
@@ -101,6 +107,20 @@ def load_config(path: Path) -> AgentConfig:
         policies=config.policies and str(place / config.policies),
         net_report=str(place / config.net_report),
     )
+
+
+def _dom0_problems(config: AgentConfig) -> list[str]:
+    """What is wrong with what domain 0's agent alone has."""
+    problems: list[str] = []
+    if config.domid != 0 and (config.strict or config.helper or config.orders):
+        problems.append("strict, helper and orders are for domain 0's agent alone")
+    disks = [] if config.orders is None else config.orders.disks
+    if any(not disk.startswith("/") for disk in disks):
+        problems.append("orders: disks are absolute paths, or globs of such")
+    helper = config.helper
+    if helper and (helper.broker_domid is None) == (helper.broker_uuid is None):
+        problems.append("helper: either broker_uuid or broker_domid")
+    return problems
 
 
 def load_key(path: Path) -> Ed25519PublicKey | None:

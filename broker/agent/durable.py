@@ -87,21 +87,30 @@ class DurableState:
         slots = msgspec.json.encode(self.saved.slots)
         if slots == self._written[0] and self.saved.heartbeat - self._written[1] < _BEATS_UNSAVED:
             return
-        beside = self._path.with_suffix(".new")
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(msgspec.json.encode(self.saved))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_durably(self._path, msgspec.json.encode(self.saved))
         self._written = (slots, self.saved.heartbeat)
 
     def _prune(self) -> None:
         ended = [key for key, known in self.saved.slots.items() if not known.nonce]
         for key in ended[: max(0, len(ended) - _ENDED_KEPT)]:
             del self.saved.slots[key]
+
+
+def replace_durably(path: Path, data: bytes) -> None:
+    """Put `data` in the file's place, so that a kill at any point leaves the old or the new one.
+
+    Raises:
+        OSError: it could not be; the old one is in place.
+    """
+    beside = path.with_suffix(".new")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -7,6 +7,7 @@ starting again may help; 2 the configuration, the key or the command line is not
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -27,7 +28,7 @@ from zope.interface import implementer
 
 from broker.agent import hotplug
 from broker.agent.bridges import Bridges
-from broker.agent.config import AgentConfig, load_config, load_key
+from broker.agent.config import AgentConfig, OrdersConfig, load_config, load_key
 from broker.agent.destroy import Destroyer
 from broker.agent.drop_reports import DropReports
 from broker.agent.durable import DurableState
@@ -37,6 +38,10 @@ from broker.agent.gates.vbd import VbdGate
 from broker.agent.gates.vif import NoFilter, VifGate
 from broker.agent.helper import HelperSession
 from broker.agent.net_helper import NetHelper
+from broker.agent.order_acts import Acts
+from broker.agent.order_log import OrderLog
+from broker.agent.order_rules import PROTOCOLS, OrderRules
+from broker.agent.orders import OrderSession
 from broker.agent.session import AgentSession
 from broker.agent.untrusted_backends import UntrustedBackends
 from broker.net.links import LinkMonitor, LinkTable
@@ -45,7 +50,7 @@ from broker.net.privileges import give_up_net_admin
 from broker.text.problems import ProblemsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from twisted.python.failure import Failure
@@ -124,6 +129,7 @@ class Agent:
             refused=refused,
             ungated=destroy if config.ungated == "destroy" else None,
             bridges=self._bridges,
+            allow_observe=config.allow_observe,
         )
         self._drops = (
             None
@@ -146,6 +152,7 @@ class Agent:
             )
         )
 
+        self._orders = _order_session(config, reactor, key, self._session.beat, spared)
         self._untrusted = (
             None
             if self._helper is None
@@ -176,6 +183,8 @@ class Agent:
         if self._untrusted is not None:
             self._untrusted.start()
         self._session.startService()
+        if self._orders is not None:
+            self._orders.startService()
         if self._drops is not None:
             self._drops.start()
 
@@ -198,6 +207,8 @@ class Agent:
             self._drops.stop()
         if self._untrusted is not None:
             self._untrusted.stop()
+        if self._orders is not None:
+            await self._orders.stopService()
         await self._session.stopService()
         if self._helper is not None:
             await self._helper.stopService()
@@ -218,6 +229,36 @@ def _bridges(
         durable=durable,
         helper=helper,
         reactor=reactor,
+    )
+
+
+def _order_session(
+    config: AgentConfig,
+    reactor: Reactor,
+    key: Ed25519PublicKey,
+    beat: Callable[[], int | None],
+    spared: Collection[int],
+) -> OrderSession | None:
+    """Orders are for dom0's agent alone: elsewhere nobody may write what they are about."""
+    if config.domid != 0:
+        return None
+    taken = config.orders or OrdersConfig()
+    rules = OrderRules(
+        kinds=taken.kinds,
+        disks=taken.disks,
+        spared=spared,
+        bootstrap=config.bootstrap_devices,
+        protocol=PROTOCOLS.get(platform.machine()),
+    )
+    destroy = Destroyer(reactor, spared, config.xl).destroy
+    return OrderSession(
+        config.store,
+        reactor,
+        key=key,
+        orders=OrderLog(Path(config.state)),
+        rules=rules,
+        make_acts=lambda connection: Acts(connection, reactor, rules, destroy),
+        beat=beat,
     )
 
 

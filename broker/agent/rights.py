@@ -15,6 +15,9 @@ from broker.xenstore.paths import (
     HEARTBEAT,
     LIBXL,
     LOCAL_DOMAIN,
+    ORDER_PLACES,
+    ORDER_RESULTS,
+    ORDERS,
     POLICY,
     REPORTS,
     ROOT,
@@ -66,6 +69,11 @@ def fixed_nodes(broker: int) -> dict[str, Permissions]:
         HEARTBEAT: everyone,
         POLICY: directory,
         **{f"{POLICY}/{name}": own for name in ("name", "version", "digest")},
+        ORDERS: directory,
+        **{f"{ORDERS}/{place}": own for place in ORDER_PLACES},
+        f"{REPORTS}/0": directory,
+        ORDER_RESULTS: directory,
+        **{f"{ORDER_RESULTS}/{place}": directory for place in ORDER_PLACES},
     }
 
 

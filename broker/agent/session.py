@@ -79,6 +79,7 @@ class AgentSession(service.Service):
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
         bridges: Bridges | None = None,
+        allow_observe: bool = False,
     ) -> None:
         self.reactor = reactor
         self._durable = durable
@@ -102,6 +103,7 @@ class AgentSession(service.Service):
             refused=refused,
             ungated=ungated,
             bridges=bridges,
+            allow_observe=allow_observe,
         )
         self._store = StoreSession(
             address,
@@ -166,6 +168,11 @@ class AgentSession(service.Service):
             return
         slots = (_link_slot(link) for link in links)
         self.touch([slot for slot in slots if slot is not None])
+
+    def beat(self) -> int | None:
+        """The broker's heartbeat counter; None while it is not known to live."""
+        heartbeat = self._heartbeat
+        return heartbeat.floor if heartbeat.fresh(self.reactor.seconds()) else None
 
     def connected(self) -> StoreConnection:
         """The store's connection; raises `ConnectionLostError` while there is none."""

@@ -9,7 +9,6 @@ backend domain's published status only says where to look.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,7 @@ from twisted.logger import Logger
 from broker.core.record import Record, RecordError, verify_record
 from broker.text.escape import escape
 from broker.xenstore import paths
+from broker.xenstore.devices import remove_device
 from broker.xenstore.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -140,7 +140,5 @@ async def _remove(record: Record, tx: Transaction) -> bool:
     if (backend, frontend, device) != (record.backend, record.frontend, record.device):
         return False
     front = paths.frontend_dir(record.frontend, record.device_class, record.device)
-    for path in (backend_dir, front, copy):
-        with suppress(NotFoundError):
-            await tx.rm(path)
+    await remove_device(tx, backend_dir, front, copy)
     return True

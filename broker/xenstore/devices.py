@@ -151,11 +151,20 @@ def disk_number(disk: int) -> int:
     return _EXTENDED | disk * _EXTENDED_PARTITIONS
 
 
+_DETAILS: Final = {
+    "vif": tuple(vif(0, "", ip="").details),
+    "vbd": tuple(vbd(0, "").details),
+}
+"""The details of each kind in libxl's order: a store lists them in its own."""
+
+
 def from_copy(
     kind: str, devid: int, backend: int, copy: Mapping[str, str], protocol: str | None = None
 ) -> Device:
     """The device that the toolstack's own copy (its keys and values) describes."""
-    details = {key: value for key, value in copy.items() if key not in _OWN}
+    known = [key for key in _DETAILS.get(kind, ()) if key in copy]
+    others = [key for key in copy if key not in _OWN and key not in known]
+    details = {key: copy[key] for key in (*known, *others)}
     return Device(kind=kind, devid=devid, details=details, backend=backend, protocol=protocol)
 
 
