@@ -219,7 +219,9 @@ def build(tree: Tree, modules: Path, policy: bytes, pki: Path) -> bytes:
     add_objects(archive, tree, [*PROGRAMS, *objects])
     add_modules(archive, modules)
     add_rest(archive, tree, policy, pki)
-    return archive.write()
+    # zstd, since xl unpacks what is gzipped, and the domain would have to hold it twice.
+    compress = ["zstd", "--quiet", "--stdout", "--single-thread", "-19"]
+    return subprocess.run(compress, input=archive.write(), capture_output=True, check=True).stdout
 
 
 def _imports(source: Path) -> list[str]:
@@ -260,7 +262,7 @@ def main() -> int:
         temporary.touch(mode=0o600)
         temporary.write_bytes(data)
         temporary.replace(options.out)
-    except (BuildError, OSError) as error:
+    except (BuildError, OSError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"broker-minidomain: {error}\n")
         return 2
     print(f"{options.out}: {len(data)} bytes")

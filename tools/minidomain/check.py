@@ -33,7 +33,7 @@ def built(tree: Path, policy: Path, pki: Path, out: Path) -> bytes:
 
 def live(image: Path, policy: str, root: Path) -> str:
     """Have the image's brokerd do everything; its log."""
-    unpack = f"zcat {image} | busybox cpio -idm"
+    unpack = f"zstd --decompress --stdout {image} | busybox cpio -idm"
     subprocess.run(["sh", "-c", unpack], cwd=root, check=True, capture_output=True)
     # The domain's kernel makes it there.
     os.mknod(root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))

@@ -1,8 +1,7 @@
-"""An initramfs, the same bit for bit whenever the same goes in: cpio's newc format, gzipped."""
+"""An initramfs, the same bit for bit whenever the same goes in: cpio's newc format."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import stat
 
@@ -33,12 +32,12 @@ class Archive:
         self._add(path, stat.S_IFCHR | 0o600, b"", (major, minor))
 
     def write(self) -> bytes:
-        """The archive, compressed."""
+        """The archive."""
         out = io.BytesIO()
         for number, (path, (mode, data, device)) in enumerate(sorted(self._entries.items()), 1):
             _write(out, path, data, (number, mode, device))
         _write(out, "TRAILER!!!", b"", (0, 0, (0, 0)))
-        return gzip.compress(out.getvalue(), 9, mtime=0)
+        return out.getvalue()
 
     def _add(self, path: str, mode: int, data: bytes, device: tuple[int, int] = (0, 0)) -> None:
         path = path.strip("/")

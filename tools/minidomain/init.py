@@ -105,10 +105,17 @@ def start_brokerd() -> int:
     return spawn(arguments)
 
 
+def wait_until_served(brokerd: int) -> None:
+    """Until brokerd listens to the proxies, which is after all else of its start, or has ended."""
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while not VCHAN_SOCKET.exists() and os.waitid(os.P_PID, brokerd, ended) is None:
+        time.sleep(0.05)
+
+
 def show_key() -> None:
     """The public key, on the console: dom0 takes it from there to its agents."""
     key = BROKER / "broker.pub"
-    if wait_for(key, 60):
+    if key.exists():
         sys.stderr.write(key.read_text())
 
 
@@ -124,8 +131,8 @@ def run() -> None:
     brokerd = start_brokerd()
     for ending in ENDINGS:
         signal.signal(ending, lambda asked, _frame: stop(brokerd, signal.Signals(asked)))
+    wait_until_served(brokerd)
     show_key()
-    wait_for(VCHAN_SOCKET, 60)
     proxies = {}
     for number in range(PROXIES):
         words = [PROXY, "-m", "server", "0", f"data/vchan/{number}", str(VCHAN_SOCKET)]
