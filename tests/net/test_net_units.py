@@ -109,6 +109,22 @@ def test_base_chains_are_never_deleted_and_drop_by_policy():
     hooks = [c for c in commands if " hook " in c]
     assert len(hooks) == 4 + 3 + 2
     assert all("policy drop" in c for c in hooks)
+    # At 0 br_netfilter bypasses them for IP, on kernels that have it.
+    assert all(f"priority {-300 if 'prerouting' in c else -200};" in c for c in hooks)
+
+
+@pytest.mark.parametrize("table", [BRIDGE, INET])
+def test_a_refusal_is_counted_by_what_was_just_looked_up(table):
+    made = chains(table, knows_bridge=True)
+    reset = "meta mark set 0 meta priority set none"
+    assert made["refuse_sender"][0] == reset
+    assert made["to_host"][-4:-2] == ("meta mark set 0", "meta priority set 5842:0")
+    assert made["from_host"][-4:-2] == ("meta mark set 0x58420000", "meta priority set none")
+    refusing = [rules for rules in made.values() if rules[-1] == "goto refuse"]
+    assert len(refusing) >= 4
+    for rules in refusing:
+        # The mark may be what the sender's port put there; the priority is nobody's.
+        assert any("meta priority set " in rule and "map" not in rule for rule in rules)
 
 
 def test_where_the_kernel_knows_bridges_others_are_left_alone():
