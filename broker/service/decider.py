@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 
 from broker.core.plan import Entry, plan
 from broker.core.record import RecordError, record_id
+from broker.core.revocations import taken_back
 from broker.service import events
 from broker.service.judge import make_entry
 from broker.text.escape import escape
@@ -123,16 +124,19 @@ class Decider:
     async def _run(self) -> None:
         """One batch is judged while the one before is on its way to the store.
 
-        A channel whose record is on its way waits: what its node holds is not known yet.
+        A channel whose record is on its way waits: what its node holds is not known yet. Who may
+        lose a grant is judged before who may get one, which has to wait for that.
         """
         try:
             while True:
-                devices = [device for device in self.pending if device not in self._under_way]
-                if devices and self._publisher is not None and not self._audit.broken:
-                    await self._decide(devices[:BATCH])
-                elif self._under_way:
+                waiting = [device for device in self.pending if device not in self._under_way]
+                waiting.sort(key=self._has_no_grant)
+                while waiting and self._publisher is not None and not self._audit.broken:
+                    batch, waiting = waiting[:BATCH], waiting[BATCH:]
+                    await self._decide([device for device in batch if device in self.pending])
+                if self._under_way:
                     await self._published()
-                else:
+                elif waiting or not self.pending:
                     return
         finally:
             self._under_way = set()
@@ -156,6 +160,7 @@ class Decider:
         for device in [device for device in batch.made if device in self.pending]:
             del self.pending[device]
             self._judge_one(device, batch)
+        self._put_off(batch)
         fresh = batch.fresh
         lines = [_line(batch.now, device, made.text) for device, _, made in fresh]
         if not self._audit.commit(lines, [(device.path, made) for device, _, made in fresh]):
@@ -163,6 +168,20 @@ class Decider:
             return
         self._under_way = set(batch.made)
         self._publishing = Deferred.fromCoroutine(self._publish(publisher, batch))
+
+    def _has_no_grant(self, device: Device) -> bool:
+        """Whether the last decision on a channel is no grant."""
+        entry = self._state.ledger.get(device.path)
+        return entry is None or entry.decision.verdict != "grant"
+
+    def _put_off(self, batch: _Batch) -> None:
+        """Where a batch takes grants back, it gives none: they are judged by what it took."""
+        fresh = batch.fresh
+        if any(_takes_back(before, entry) for _, before, entry in fresh):
+            for device, _, entry in fresh:
+                if entry.decision.verdict == "grant":
+                    del batch.made[device]
+                    self.pending[device] = None
 
     async def _published(self) -> None:
         """Wait for the batch on its way, if there is one."""
@@ -287,6 +306,11 @@ class _Batch:
 def _line(now: float, device: Device, text: bytes) -> events.Decided:
     record = text.decode("ascii")
     return events.Decided(now, device.path, record, record_id(record))
+
+
+def _takes_back(before: Entry | None, entry: Entry) -> bool:
+    former = None if before is None else before.decision
+    return taken_back(former, entry.decision, entry.seq) is not None
 
 
 def _fire(_: None, waiting: Deferred[None]) -> None:

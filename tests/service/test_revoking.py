@@ -6,6 +6,7 @@ import pytest
 import pytest_twisted
 from broker_host import until, uuid_of
 
+from broker.service import decider
 from broker.xenstore import paths
 
 pytestmark = pytest.mark.xenstored
@@ -42,6 +43,29 @@ async def test_a_relabelled_domain_gets_nothing_new_until_what_it_had_is_closed(
     await host.decided(vif, "grant")
     (line,) = box.lines("confirmed")
     assert (line["path"], line["seq"]) == (paths.decision_path(vbd), denied.seq)
+
+
+@pytest.mark.parametrize("batch", [1, decider.BATCH])
+@run
+async def test_what_one_relabelling_takes_and_gives_is_not_open_together(
+    host, box, batch, monkeypatch
+):
+    monkeypatch.setattr(decider, "BATCH", batch)
+    host.create(3)
+    host.create(7)
+    await box.start()
+    box.label(uuid_of(7), "lonely")
+    vif = host.vif(3, backend=7)
+    host.report(vif)
+    vbd, life = await open_disk(host, box, 3)
+    await host.decided(vif, "deny")
+    box.label(uuid_of(3), "lonely")
+    denied = await host.decided(vbd, "deny")
+    await host.decided(vif, "pending", f"waits until {vbd} is known to be closed")
+    granted = [it["path"] for it in box.lines("decided") if it["text"].startswith("grant ")]
+    assert granted == [paths.decision_path(vbd)]
+    enforce(host, vbd, "closed", life, denied.seq)
+    await host.decided(vif, "grant")
 
 
 @run
