@@ -235,6 +235,11 @@ class AdminChannel(http.HTTPChannel):
         )
         self.loseConnection()
 
+    def _send100Continue(self) -> None:  # noqa: N802 - Twisted's name
+        """Whoever was refused is not told to go on."""
+        if not self._refused:
+            super()._send100Continue()
+
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
         """Twisted's own answer to a malformed head has no body; ours says what is understood."""
         self.refuse(RpcError("bad_request", _MALFORMED))

@@ -318,3 +318,13 @@ def test_who_goes_on_sending_after_a_refusal_is_dropped():
         assert not memory.transport.disconnected
     memory.channel.dataReceived(b"x")
     assert memory.transport.disconnected
+
+
+@pytest.mark.parametrize(("length", "goes_on"), [(2, True), (1_000_000_000, False)])
+def test_only_who_is_not_refused_is_told_to_go_on(length, goes_on):
+    memory = Memory()
+    memory.send(
+        b"POST /v1/status HTTP/1.1\r\nContent-Type: application/json\r\n"
+        b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % length
+    )
+    assert (b"100 Continue" in memory.transport.value()) is goes_on

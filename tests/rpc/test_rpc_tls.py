@@ -29,7 +29,7 @@ from broker.rpc.address import AddressError, open_connection, parse_address
 from broker.rpc.certificates import CertificatePeers, TlsContext, TlsFilesError
 from broker.rpc.client import Client, UnreachableError
 from broker.rpc.errors import RpcError
-from broker.rpc.limits import Limits, Places
+from broker.rpc.limits import Limits, Places, Rates
 from broker.rpc.server import RECHECK, ListenError, TlsServer
 
 DEADLINE = 10.0
@@ -348,6 +348,20 @@ def test_places_of_a_network_end_before_those_of_root():
     assert places.enter(strangers[1], local=False)
     assert places.enter(strangers[2], local=False)
     assert [one.dropped for one in strangers] == [True, False, False]
+
+
+def test_a_rate_is_a_bucket_that_fills_again_for_each_alone():
+    rates = Rates(burst=2, rate=0.5)
+    assert [rates.take("ann", 0.0) for _ in range(3)] == [0.0, 0.0, 2.0]
+    assert rates.take("bob", 0.0) == 0.0
+    assert rates.take("ann", 1.0) == pytest.approx(1.0)
+    assert rates.take("ann", 2.0) == 0.0
+    assert rates.take("ann", 2.0) > 0
+    # It never holds more than it did at first, and it does not remember everybody for ever.
+    assert [rates.take("ann", 900.0) for _ in range(3)] == [0.0, 0.0, 2.0]
+    for number in range(10_000):
+        rates.take(f"p{number}", 900.0)
+    assert len(rates._left) <= 4096
 
 
 @ensureDeferred
