@@ -113,8 +113,10 @@ class Demo:
         for number in range(1000):
             await guest.write(f"{front}/backend-id", str(number).encode())
             await guest.write(f"{front}/backend", b"/local/domain/%d/\xff" % number)
-        await self._expect_all(web, "grant")
-        self._say("decisions rest on the toolstack's own copy; nothing changed")
+        await self._expect(web, web.devices[0], "deny")
+        await self._expect(web, web.devices[1], "grant")
+        self._say("nobody believed it: decisions rest on the toolstack's own copy; but it broke")
+        self._say("the protocol of its network device, is named for it, and loses that channel")
 
     async def _crash(self) -> None:
         self._chapter("brokerd is killed: what is open stays, nothing new opens")
