@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 import pytest_twisted
-from support.product import mac, until
+from support.product import POLICY, mac, until
 
 from broker.sim.toolstack import attach_requests, detach_requests, vbd, vif
 from broker.xenstore.errors import StoreError
@@ -145,6 +145,28 @@ async def test_a_frontend_that_rewrites_its_backend_gains_and_loses_nothing(prod
     for device in domain.devices:
         assert (product.text(domain, device), product.life(domain, device)) == before[device.devid]
         assert not product.monitor.closings(device.backend_dir(domain.domid))
+
+
+@run
+async def test_a_frontend_that_breaks_its_protocol_loses_that_channel_where_the_policy_closes(
+    product,
+):
+    file = product.directory / "strict.yaml"
+    file.write_text(POLICY.replace("default: report", "default: close"))
+    assert product.ctl("policy", "load", str(file))[0] == 0
+    try:
+        domain = await granted(product, vif(0, mac(1, 0)), vbd(51712, RED))
+        other = await granted(product, vif(0, mac(2, 0)))
+        nic, disk = domain.devices
+        with domain.guest.client() as guest:
+            guest.write(f"{nic.frontend_dir(domain.domid)}/backend-id", "7")
+        await product.comes_to(domain, nic, "deny", "closed: frontend broke")
+        await product.fence()
+        assert product.is_open(domain, disk)
+        assert product.is_open(other, other.devices[0])
+    finally:
+        file.write_text(POLICY)
+        assert product.ctl("policy", "load", "--revoke", str(file))[0] == 0
 
 
 @run
