@@ -328,3 +328,11 @@ def test_a_trace_may_remove_a_whole_directory():
         Change(3, "frontend", "", None),
     ]
     assert replay(monitor("vif"), changes) == []
+
+
+def test_a_backend_that_rewrites_the_toolstacks_keys_does_not_have_the_frontend_blamed():
+    pair = Pair(spec("vif"))
+    pair.create()
+    pair.write("backend", "mac", "00:16:3e:00:00:ff")
+    pair.connect()
+    assert {it.party for it in replay(monitor("vif"), pair.changes)} == {"undetermined"}
