@@ -9,6 +9,7 @@ file too, and tell the first process.
 """
 
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -83,10 +84,11 @@ def spawn(arguments: list[str]) -> int:
 def prepare_state() -> None:
     """Have the state's disk at /state; a new one is formatted first."""
     if not wait_for(DISK, 60):
-        raise OSError(
-            f"no disk {DISK}: is it in the domain's configuration, and does dom0's agent "
-            "list it as a bootstrap device?"
+        say(
+            f"no disk {DISK} so far: is it in the domain's configuration, is dom0's agent running, "
+            "and does it list it as a bootstrap device?"
         )
+        wait_for(DISK, math.inf)
     with DISK.open("rb") as disk:
         new = not disk.read(1 << 20).strip(b"\0")
     if new:
