@@ -101,7 +101,7 @@ class PortEnforcer:
             raise
 
     def _put(self, port: Port, old: Port | None, target: Target) -> None:
-        if _is_plain(port) and (old is None or (_is_plain(old) and old.bridge == port.bridge)):
+        if _is_plain(port) and (old is None or _is_plain(old)):
             before = {} if old is None else self._of(old)
             self._change(before, self._of(port), target)
         else:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from net_rig import run
 
-from broker.net import client, messages
+from broker.net import client, helper, messages
 from broker.net.messages import Framer, ProtocolError, Remove
 from broker.net.model import NetError, Target
 
@@ -137,3 +137,15 @@ def test_an_answer_to_another_question_is_none(ask):
     wrong = messages.Counted([]) if ask != "drops" else messages.Done()
     with pytest.raises(NetError, match="unexpected answer"):
         getattr(spoken_to(wrong), ask)()
+
+
+def test_events_for_an_agent_that_does_not_read_do_not_pile_up_and_answers_are_not_lost():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        made = helper.Helper(theirs)
+        for _ in range(4000):
+            made._send(messages.Alarm("x" * 1000))
+        assert len(made._out) < helper._MAX_QUEUED + 2000
+        before = len(made._out)
+        made._send(messages.Done())
+        assert len(made._out) > before

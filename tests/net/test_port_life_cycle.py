@@ -366,6 +366,19 @@ def test_several_bridges_and_the_same_classes(labelled):
     assert markers(three) == []
 
 
+def test_a_port_that_moves_to_another_bridge_leaves_nothing_behind(labelled):
+    rig = labelled("br0", "br1")
+    wire, guest = rig.net.add("eth0", "vif1.0", bridge="br0")
+    uplink = rig.port(wire, 2, uplink=True)
+    rig.enforcer.start(rig.target([uplink, rig.port(guest, 1, macs=(guest.mac,))], {(1, 1)}))
+    rig.enforcer.put(rig.port(guest, 1, bridge="br1", macs=(guest.mac,)))
+    assert rig.enforcer._readback.elements(BRIDGE, "local_macs") == {}
+    assert rig.enforcer.check()
+    rig.enforcer.put(rig.port(guest, 1, macs=(guest.mac,)))
+    assert len(rig.enforcer._readback.elements(BRIDGE, "local_macs")) == 1
+    assert rig.alarms == []
+
+
 def test_a_refused_transaction_changes_nothing_and_says_why(bed):
     rig, *_ = bed
     before = rig.content()
