@@ -23,7 +23,7 @@ def register(commands: groups.Commands) -> None:
         groups.group(commands, "audit"),
         "verify",
         offline.reporting(_verify),
-        help="whether an audit log is whole: edits, cuts, insertions, what was moved, and where",
+        help="whether an audit log is whole: edits, cuts, insertions, moves, and where",
         example="brokerctl audit verify /mnt/copy --anchor anchors.jsonl --key broker.pub",
     )
     leaf.add_argument(

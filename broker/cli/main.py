@@ -61,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (head, less) has gone; nothing is left to say, also not while exiting.
+        # The reader (head, less) has gone; nothing is left to say, also not while exiting. What it
+        # did not read may have been a denial, so this is no success.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
     except KeyboardInterrupt:
         return 130
     return code

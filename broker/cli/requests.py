@@ -70,6 +70,9 @@ def lines(path: Path) -> Iterator[proofs.Request | Malformed]:
         ProblemsError: the file cannot be read.
     """
     if path == STDIN:
+        # Python has no standard input where it was closed: that is not the same as no requests.
+        if sys.stdin is None:
+            raise ProblemsError([Problem("-", 1, 1, "standard input is closed")])
         yield from _lines(sys.stdin.buffer)
         return
     try:

@@ -1,5 +1,6 @@
 """brokerctl's offline commands: what they print, and their exit codes."""
 
+import argparse
 import io
 import json
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.main import main
+from broker.cli.main import build_parser, main
 
 ROOT = Path(__file__).parents[2]
 POLICY = """\
@@ -270,3 +271,28 @@ def test_offline_commands_start_without_twisted():
     loaded = done.stdout.splitlines()[-1].split()
     assert "broker.protocol.load" in loaded
     assert "twisted" not in loaded
+
+
+def test_a_reader_that_leaves_before_the_denials_is_no_success(policy):
+    command = [sys.executable, "-m", "broker.cli.main", "policy", "decide", "--policy", policy]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.close()
+        process.communicate(asked(DENY) * 100)
+    assert process.returncode == 141
+
+
+def test_a_closed_standard_input_is_not_taken_for_no_requests(policy, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["policy", "decide", "--policy", str(policy)]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+def test_every_help_text_fits_80_columns_and_every_command_has_an_example(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    parsers = [build_parser()]
+    for parser in parsers:
+        below = [it for it in parser._actions if isinstance(it, argparse._SubParsersAction)]
+        parsers += [it for action in below for it in action.choices.values()]
+        text = parser.format_help()
+        assert [line for line in text.splitlines() if len(line) > 80] == []
+        assert below or "example" in text, parser.prog
