@@ -287,6 +287,7 @@ class Engine:
         for device in changes.reports:
             self.audit.reported(device, escape(device.untrusted_enforced or b"", 300))
             self.decider.tell("report", [(device, self.state.ledger.get(device.path))])
+            self.police.meet(device)
         if changes.domains:
             self._display.add_domains(changes.domains)
             for domain in changes.domains:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
+from broker.core.revocations import parse_report
 from broker.core.sanctions import SEVERITY, End, action_for, damped
 from broker.protocol.life import NEVER
 from broker.protocol.monitor import Monitor
@@ -171,6 +172,9 @@ class Police:
         back = device.keys.get("backend")
         if monitor is None or back is None:
             return
+        if not self._settled(device):
+            self._lives.pop(device, None)
+            return
         self._looked[device] = self._clock.seconds()
         front = paths.frontend_dir(device.domid, device.device_class, device.device)
         try:
@@ -179,6 +183,8 @@ class Police:
             raise
         except StoreError as error:
             self.log.debug("{device} cannot be looked at: {e}", device=device, e=error)
+            return
+        if not self._settled(device):
             return
         if ends is None or device.gone:
             self.mark(device)  # it changes faster than it can be read: later
@@ -189,6 +195,18 @@ class Police:
         self._lives[device] = (monitor, life)
         if violations:
             self._deal_with(device, violations)
+
+    def _settled(self, device: Device) -> bool:
+        """Whether the agent has done what was decided last.
+
+        Until it has, a driver may be unbound and bound again, which no protocol knows: what the
+        ends show then is nobody's fault. With the next report a life begins anew.
+        """
+        entry = self._audit.state.ledger.get(device.path)
+        report = parse_report(device.untrusted_enforced)
+        if entry is None or report is None:
+            return False
+        return (report.seq, report.nonce) == (entry.seq, entry.decision.nonce)
 
     def _deal_with(self, device: Device, violations: tuple[Violation, ...]) -> None:
         """Write violations down, and do the most severe of what they lead to."""

@@ -24,8 +24,15 @@ async def granted(host, box, domid, label="plain"):
     vif = host.vif(domid)
     ends(host, vif, "state", "1", "1")
     host.report(vif)
-    await host.decided(vif, "grant")
+    enforced(host, vif, await host.decided(vif, "grant"))
     return vif
+
+
+def enforced(host, channel, record):
+    """The agent's report that it has done what a record says."""
+    state = "open" if record.verdict == "grant" else "closed"
+    line = f"{state} seq={record.seq} nonce={record.nonce} reason=-"
+    host.client.write(f"{paths.report_dir(channel)}/enforced", line)
 
 
 def ends(host, channel, key, front=None, back=None):
@@ -69,7 +76,7 @@ async def test_a_sanction_survives_the_broker_and_ends_with_the_life(host, box):
     vif = await granted(host, box, 3)
     await looked(box, vif)
     ends(host, vif, "state", front="99")
-    await host.decided(vif, "deny", "closed: frontend broke")
+    enforced(host, vif, await host.decided(vif, "deny", "closed: frontend broke"))
     await box.stop()
     await box.start()
     await looked(box, vif)
@@ -90,8 +97,7 @@ async def test_a_domain_that_broke_a_protocol_waits_for_its_next_channel(host, b
     await looked(box, vif)
     ends(host, vif, "state", front="99")
     denied = await host.decided(vif, "deny", "closed: frontend broke")
-    said = f"closed seq={denied.seq} nonce={denied.nonce} reason=-"
-    host.client.write(f"{paths.report_dir(vif)}/enforced", said)
+    enforced(host, vif, denied)
     new = host.vif(3, 1)
     host.report(new)
     await host.decided(new, "pending", "its domain broke protocols, 1 times")
@@ -174,3 +180,22 @@ async def test_a_guest_that_never_rests_is_looked_at_now_and_then_only(host, box
         written += 1
         await task.deferLater(clock, 0.005)
     assert looks <= 12 < written
+
+
+@run
+async def test_what_the_ends_show_while_the_agent_is_at_work_is_nobodys_fault(host, box):
+    """Unbound and bound again, a backend goes back to waiting: no protocol knows that."""
+    await box.start()
+    vif = await granted(host, box, 3)
+    ends(host, vif, "state", back="2")
+    await looked(box, vif)
+    box.brokerd.admin.labels.remove(box.selector(uuid_of(3)), "test")
+    denied = await host.decided(vif, "deny", "unlabelled")
+    ends(host, vif, "state", back="1")
+    device = box.engine.mirror.device_of(vif)
+    await until(lambda: device not in box.engine.police._lives)
+    enforced(host, vif, denied)
+    await looked(box, vif)
+    assert not box.lines("violation")
+    ends(host, vif, "state", front="99")
+    await host.decided(vif, "deny", "closed: frontend broke")
