@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -134,7 +135,10 @@ def load_key(path: Path) -> Ed25519PublicKey | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    key = load_pem_public_key(data)
+    try:
+        key: object = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
     if not isinstance(key, Ed25519PublicKey):
-        raise ValueError(f"{path} holds no Ed25519 public key")  # noqa: TRY004 - a file's content
+        raise ValueError(f"{path} holds no Ed25519 public key in PEM")  # noqa: TRY004 - a file's content
     return key

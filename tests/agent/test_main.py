@@ -199,7 +199,7 @@ def run(path):
         ({"broker_key": "."}, "Is a directory"),
         ({"helper": "{}"}, "either broker_uuid or broker_domid"),
         ({"helper": f"{{broker_uuid: {UUID}, broker_domid: 1}}"}, "either broker_uuid"),
-        ({"broker_key": "agent.yaml"}, "broker-agent: "),
+        ({"broker_key": "agent.yaml"}, "agent.yaml holds no Ed25519 public key"),
         ({"bootstrap_devices": "[{uuid: x, class: vbd, devid: 1, params: p}]"}, "agent.yaml:5:"),
     ],
 )
