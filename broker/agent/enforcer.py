@@ -74,6 +74,7 @@ class Enforcer:
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
         bridges: Bridges | None = None,
+        allow_observe: bool = False,
     ) -> None:
         self.reports = Reports(connection)
         self.outcomes: dict[Slot, Outcome] = {}
@@ -90,6 +91,7 @@ class Enforcer:
             connection=connection,
             fresh=fresh,
             bootstrap=bootstrap,
+            allow_observe=allow_observe,
         )
         self._fresh = fresh
         self._dismissals = dismissals

@@ -34,6 +34,7 @@ class Judge:
         connection: Callable[[], StoreConnection],
         fresh: Callable[[], bool],
         bootstrap: Sequence[BootstrapDevice],
+        allow_observe: bool,
     ) -> None:
         self._domid = domid
         self._gates = gates
@@ -41,6 +42,7 @@ class Judge:
         self._connection = connection
         self._fresh = fresh
         self._bootstrap = bootstrap
+        self._allow_observe = allow_observe
 
     async def texts(self, sights: dict[Slot, Sight]) -> dict[Slot, bytes | None]:
         """What the decision nodes hold."""
@@ -86,7 +88,15 @@ class Judge:
     def _rule(
         self, record: bytes | None, life: Life, memory: Memory, *, gate_open: bool
     ) -> Judgement:
-        return judge(record, self._key, life, memory, fresh=self._fresh(), gate_open=gate_open)
+        return judge(
+            record,
+            self._key,
+            life,
+            memory,
+            fresh=self._fresh(),
+            gate_open=gate_open,
+            allow_observe=self._allow_observe,
+        )
 
     def _is_bootstrap(self, slot: Slot, sight: Sight) -> bool:
         """Whether the local list names it; only where the toolstack's copy agrees."""

@@ -49,12 +49,17 @@ def method_command(
     leaf = groups.command(
         groups.group(commands, group) if group else commands,
         action,
-        lambda options: _run(run, options),
+        asking(run),
         help=method.help,
         example=method.example,
     )
     connection.add_options(leaf, top=False)
     return leaf
+
+
+def asking(run: Callable[[Client, argparse.Namespace], int]) -> groups.Run:
+    """`run` with a client; what goes wrong with a call is written, and made an exit code."""
+    return lambda options: _run(run, options)
 
 
 def connect(options: argparse.Namespace) -> Client:

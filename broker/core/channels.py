@@ -6,11 +6,13 @@ and the backend agent's report; never from what the guest owns.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker.core.observation import OBSERVED
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
@@ -111,13 +113,18 @@ def decision_of(record: Record) -> Decision:
 
 
 def decide(
-    policy: Policy | None, specs: Mapping[str, str], facts: Facts, memo: Memo | None = None
+    policy: Policy | None,
+    specs: Mapping[str, str],
+    facts: Facts,
+    memo: Memo | None = None,
+    now: float = math.inf,
 ) -> Decision:
     """Decide one channel; whatever is unknown, absent or malformed is a denial.
 
     `specs` maps a protocol description's name to its digest. A channel that would be granted
     but whose backend agent has reported no usable nonce is `pending`. `memo` keeps what this
-    policy answered: many channels ask the same.
+    policy answered: many channels ask the same. What observe mode opens at `now` (POSIX seconds)
+    is granted, and its reason says that and why it would be denied; without a time it is over.
     """
     frontend, backend = facts.ends
     resource: str | None = None
@@ -137,6 +144,8 @@ def decide(
             mode = "r" if texts.get("mode") == "r" else "w"
             question = (facts.device_class, frontend.label, backend.label, resource, mode)
             granted, problem = _answer(policy, question, {} if memo is None else memo)
+            if not granted and policy.observes(now, *question[:4]):
+                granted, problem = True, f"{OBSERVED} would be denied: {problem}"
     verdict: Verdict = "grant" if granted else "deny"
     nonce = None if facts.spent else parse_nonce(facts.untrusted_nonce)
     if granted and nonce is None:

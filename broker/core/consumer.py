@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from broker.core.observation import is_observed
 from broker.core.record import Record, RecordError, verify_heartbeat, verify_record
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def judge(
     *,
     fresh: bool,
     gate_open: bool,
+    allow_observe: bool = False,
 ) -> Judgement:
     """Apply the rule to one channel.
 
@@ -102,11 +104,16 @@ def judge(
         memory: what was remembered of this path.
         fresh: whether the broker's heartbeat is alive (`Heartbeat.fresh`).
         gate_open: whether the kernel shows the gate open at this moment.
+        allow_observe: whether a grant of observe mode is one here. If not it is what it says it
+            would be: a denial.
     """
     try:
         record = _accept(text, key, life, memory)
     except RecordError as error:
         return _unanswered(str(error), life, memory, gate_open=gate_open)
+    if record.verdict == "grant" and is_observed(record.reason) and not allow_observe:
+        reason = f"allow_observe is not set here; {record.reason}"
+        record = msgspec.structs.replace(record, verdict="deny", reason=reason)
     may_stay = memory.granted == life.nonce or (life.found_open and not memory.denied)
     memory = _remember(record, text or b"", life, memory)
     if record.verdict == "deny":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.core.definition import GROUP
 
@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from broker.core.definition import Observe
+
+OBSERVED: Final = "observed:"
+"""A grant whose reason begins with this would be a denial, if it were not for observe mode."""
+
+
+def is_observed(reason: str) -> bool:
+    """Whether a grant with this reason is one of observe mode alone."""
+    return reason.startswith(OBSERVED)
 
 
 class Observation:
@@ -26,6 +34,10 @@ class Observation:
             )
             for pattern in (() if observe is None else observe.opens)
         ]
+
+    def active(self, now: float) -> bool:
+        """Whether anything is opened at all at `now`, POSIX seconds."""
+        return bool(self._patterns) and now < self._until
 
     def opens(
         self, now: float, device_class: str, frontend: str, backend: str, resource: str | None

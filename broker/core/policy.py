@@ -113,6 +113,10 @@ class Policy:
         }
         return {name: renames.get(name, kept.get(name)) for name in previous.labels}
 
+    def observing(self, now: float) -> bool:
+        """Whether observe mode opens anything at `now`, POSIX seconds."""
+        return self._observation.active(now)
+
     def observes(
         self,
         now: float,

@@ -162,6 +162,12 @@ class Admin(Protocol):
         """What each backend domain's agent reports of refused packets."""
         ...
 
+    async def policy_observed(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Observed, ...]:
+        """What observe mode granted since the policy in force was loaded."""
+        ...
+
     async def policy_pending(
         self, caller: Caller, arguments: methods.Nothing
     ) -> tuple[methods.Proposal, ...]:

@@ -24,6 +24,7 @@ from broker.rpc.methods import (
     LabelSet,
     NetDrops,
     Nothing,
+    Observed,
     PolicyChange,
     PolicyLoad,
     PolicyText,
@@ -147,6 +148,15 @@ METHODS: Final = Table(
             writes=True,
             help="put a policy in force, or with --dry-run say what it would change",
             example="brokerctl policy load --dry-run corp.yaml",
+        ),
+        Method(
+            name="policy.observed",
+            arguments=Nothing,
+            result=tuple[Observed, ...],
+            verb="policy.show",
+            object="broker",
+            help="what observe mode granted and the policy in force would deny",
+            example="brokerctl policy observed",
         ),
         Method(
             name="policy.pending",

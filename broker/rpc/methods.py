@@ -312,6 +312,21 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
     proposal: str | None = None
 
 
+class Observed(msgspec.Struct, frozen=True, kw_only=True, rename={"device_class": "class"}):
+    """A request that observe mode granted, and why it would be denied.
+
+    Since the policy in force was loaded; `channel` is the one that asked first.
+    """
+
+    device_class: str
+    frontend: str
+    backend: str
+    resource: str | None
+    mode: Literal["r", "w"]
+    channel: str
+    reasons: tuple[Reason, ...]
+
+
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A policy that waits for a second person, until `expires`.
 

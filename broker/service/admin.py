@@ -116,6 +116,7 @@ class BrokerAdmin:
             found.append("not everything is reconciled yet: wait")
         if engine.judge.policy is None:
             found.append("no policy is in force, so everything is denied: brokerctl policy load")
+        found += engine.observing.problems()
         if engine.audit.broken:
             found.append(
                 f"the audit log cannot be written, so nothing is granted: {engine.audit.broken}"
@@ -282,6 +283,13 @@ class BrokerAdmin:
         if change.changed and not change.dry_run and change.proposal is None:
             await self._engine.announce()
         return change
+
+    async def policy_observed(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Observed, ...]:
+        """What observe mode granted since the policy in force was loaded."""
+        del caller, arguments
+        return self._engine.observing.seen()
 
     async def policy_pending(
         self, caller: Caller, arguments: methods.Nothing

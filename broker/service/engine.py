@@ -18,6 +18,7 @@ from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_
 from broker.service.display import Display
 from broker.service.judge import Judge
 from broker.service.mirror import Device, Mirror, departed
+from broker.service.observing import Observing
 from broker.service.police import Police
 from broker.service.publisher import Publisher
 from broker.service.revoking import Revoking
@@ -85,6 +86,7 @@ class Engine:
             on_released=self._waiting_again,
             on_silent=self._hold_apart,
         )
+        self.observing = Observing(self.judge, audit, on_over=self.policy_changed)
         self.police = Police(self.mirror, self.judge, audit, clock, on_sanction=self._sanctioned)
         self.phase: Phase = "starting"
         self.connection: StoreConnection | None = None
@@ -156,6 +158,7 @@ class Engine:
         """Called now and then: what waits for a moment, and not for an event."""
         if self.phase == "enforcing":
             self.revoking.check()
+            self.observing.check()
             self.police.tick()
             self.decider.pending.update(self.judge.waiting)
             self._wake()
@@ -431,6 +434,9 @@ class Engine:
     # what is for people, and what may wait
 
     def _decided(self, judged: Iterable[Device], fresh: Iterable[Device]) -> None:
+        fresh = list(fresh)
+        if self.judge.observed:
+            self.observing.saw(fresh)
         for device in fresh:
             # A guest that hides its directory makes no event: look while there is time.
             self._dirty.add_later(frontend_item(device.domid, device.device_class, device.device))

@@ -18,6 +18,8 @@ from broker.audit.segments import Segment
 from broker.core.definition import Action  # noqa: TC001 - msgspec reads the annotations
 
 Bound = Literal["uuid", "name"]
+Request = tuple[str, str, str, str | None, Literal["r", "w"]]
+"""Class, labels of frontend and backend, resource, mode."""
 Dropped = Literal["expired", "rejected", "withdrawn"]
 
 
@@ -219,6 +221,13 @@ class Damped(Line, frozen=True, tag="damped"):
     until: float
 
 
+class Observed(Line, frozen=True, tag="observed"):
+    """Observe mode granted what the policy denies, on `channel`; once for each request."""
+
+    asked: Request
+    channel: str
+
+
 class Violation(Line, frozen=True, tag="violation"):
     """A domain did what it may not; it changes no authority."""
 
@@ -281,6 +290,7 @@ Event = (
     | QuarantineLifted
     | Sanctioned
     | Damped
+    | Observed
     | Violation
     | Alarm
     | CallDenied

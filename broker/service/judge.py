@@ -11,8 +11,9 @@ import msgspec
 
 from broker.core.channels import Decision, Facts, Standing, decide, parse_nonce
 from broker.core.domains import UNLABELLED, Life, standings
+from broker.core.observation import OBSERVED, is_observed
 from broker.core.plan import Entry
-from broker.core.record import Record, sign_record
+from broker.core.record import Record, RecordError, sign_record
 from broker.service import events
 from broker.service.state import Admission
 from broker.text.escape import escape
@@ -52,6 +53,20 @@ class Judge:
         self.clock = time.time
         self._memo_policy: Policy | None = None
         self._memo: Memo = {}
+        self._latest = 0.0
+        self.observed = False
+        """Whether anything was granted by observe mode alone."""
+
+    @property
+    def now(self) -> float:
+        """POSIX seconds, never less than before: a clock set back does not bring back the past."""
+        self._latest = max(self._latest, self.clock())
+        return self._latest
+
+    @property
+    def observing(self) -> bool:
+        """Whether observe mode opens anything now."""
+        return self.policy is not None and self.policy.observing(self.now)
 
     def adoptions(self, now: float) -> list[events.Event]:
         """The labels found on domains that never had one, where configuration adopts them."""
@@ -123,6 +138,7 @@ class Judge:
         judged = self.judge_by(self.policy, self.standings, device)
         self.waiting.pop(device, None)
         decision = judged.decision
+        self.observed |= is_observed(decision.reason)
         held_up = self._state.revocations or self._state.damping
         if not held_up or decision.verdict != "grant" or self.policy is None:
             return judged
@@ -160,7 +176,7 @@ class Judge:
             untrusted_nonce,
             spent if untrusted_nonce is device.untrusted_nonce else "",
         )
-        return Judged(decide(policy, self.specs, facts, self._memo_of(policy)), spent)
+        return Judged(decide(policy, self.specs, facts, self._memo_of(policy), self.now), spent)
 
     def _sanctioned(self, device: Device, untrusted_nonce: bytes | None) -> str:
         """Why this life of the channel is closed by a sanction; empty if it is not."""
@@ -219,7 +235,7 @@ def make_entry(device: Device, decision: Decision, seq: int, key: Ed25519Private
     """Name, number and sign a decision.
 
     Raises:
-        RecordError: it does not fit into a node.
+        RecordError: it does not fit into a node, or not with the word that makes it observed.
     """
     record = Record(
         verdict=decision.verdict,
@@ -238,7 +254,10 @@ def make_entry(device: Device, decision: Decision, seq: int, key: Ed25519Private
         spec=decision.spec,
         reason=decision.reason,
     )
-    return Entry(seq, sign_record(record, key), decision)
+    text = sign_record(record, key)
+    if is_observed(decision.reason) and f" reason={OBSERVED}".encode("ascii") not in text:
+        raise RecordError("no room to say that it is granted by observe mode alone")
+    return Entry(seq, text, decision)
 
 
 def _new_id() -> str:

@@ -5,7 +5,7 @@ Only what decisions and displays need is kept. Whatever a guest or an agent wrot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from broker.core.record import INPUT_KEYS, inputs_digest
 from broker.text.escape import escape
@@ -67,6 +67,11 @@ class Device:
         self.untrusted_backend_id: bytes | None = None
         self.untrusted_nonce: bytes | None = None
         self.untrusted_enforced: bytes | None = None
+
+    @property
+    def mode(self) -> Literal["r", "w"]:
+        """`r` where it only reads, else `w`."""
+        return "r" if self.keys.get("mode") == b"r" else "w"
 
     def set_keys(self, keys: dict[str, bytes]) -> bool:
         """Take the toolstack's keys; whether the channel (its backend) is another now."""

@@ -21,7 +21,7 @@ from broker.service import events
 from broker.service.policy_checks import (
     conflict_with,
     governed_changes_of,
-    refuse_observe,
+    observe_warnings,
     renames_from,
     rollback,
     summary,
@@ -196,7 +196,6 @@ class Policies:
     def _parse(self, data: bytes, source: str) -> Policy:
         try:
             policy = load_policy(data, source)
-            refuse_observe(policy)
         except ProblemsError as error:
             problems = tuple(str(problem) for problem in error.problems)
             raise RpcError("bad_input", f"{source} is not a good policy", problems) from None
@@ -221,7 +220,10 @@ class Policies:
             # Before there is anybody who could be the second person, root is alone.
             second = not who.is_root or has_governing_approver(current.definition)
         return msgspec.structs.replace(
-            change, governs=governs, second_person=second, warnings=tuple(unknown_verbs(policy))
+            change,
+            governs=governs,
+            second_person=second,
+            warnings=(*unknown_verbs(policy), *observe_warnings(policy)),
         )
 
     def _proposed(self, proposal: Proposal) -> Read:

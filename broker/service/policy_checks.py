@@ -8,7 +8,6 @@ from broker.core.governance import governed_changes
 from broker.core.roles import GOVERN, READ
 from broker.rpc import methods
 from broker.rpc.catalogue import METHODS
-from broker.text.problems import Problem, ProblemsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,17 +37,14 @@ def summary(policy: Policy) -> methods.PolicySummary:
     return methods.PolicySummary(name=policy.name, version=version_of(policy), digest=policy.digest)
 
 
-def refuse_observe(policy: Policy) -> None:
-    """Nothing honours observe mode yet: a policy that counts on it must not seem to work.
-
-    Raises:
-        ProblemsError: the policy observes.
-    """
+def observe_warnings(policy: Policy) -> Iterator[str]:
+    """What observe mode asks of the agents."""
     observe = policy.definition.observe
     if observe is not None:
-        file, line, column = observe.where.rsplit(":", 2)
-        said = "observe mode is not available yet; write 'mode: enforce'"
-        raise ProblemsError([Problem(file, int(line), int(column), said)])
+        yield (
+            f"{observe.where}: observe mode opens channels until the end of {observe.last_day}; "
+            "an agent without allow_observe: true closes them as denied"
+        )
 
 
 def ungoverned(governs: tuple[str, ...]) -> str:

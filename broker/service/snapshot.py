@@ -12,7 +12,7 @@ import msgspec
 
 from broker.core.revocations import Revocation, Unconfirmed
 from broker.core.sanctions import Damping  # noqa: TC001 - msgspec reads the annotations
-from broker.service.events import Bound  # noqa: TC001 - msgspec reads the annotations
+from broker.service.events import Bound, Request  # noqa: TC001 - msgspec reads the annotations
 from broker.service.state import Admission, Assignment, Proposal, Sanction, State
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, tuple[int, int]]
     revocations: tuple[tuple[str, Revocation], ...]
     sanctions: dict[str, Sanction]
+    observed: tuple[tuple[Request, str], ...]
     damping: dict[str, Damping]
 
 
@@ -72,6 +73,7 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             versions=state.versions,
             revocations=tuple(state.revocations.items()),
             sanctions=state.sanctions,
+            observed=tuple(state.observed.items()),
             damping=state.damping,
         )
     )
@@ -104,6 +106,7 @@ def decode_snapshot(data: bytes, head: Head) -> State:
     state.versions = kept.versions
     state.revocations = Unconfirmed(kept.revocations)
     state.sanctions = kept.sanctions
+    state.observed = dict(kept.observed)
     state.damping = kept.damping
     state.policy_digest = kept.policy_digest
     state.seq, state.beat = kept.seq, kept.beat

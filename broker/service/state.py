@@ -26,6 +26,8 @@ MAX_SPENT_NONCES: Final = 32_768
 """Nonces remembered as used; the oldest is forgotten first."""
 MAX_DAMPED: Final = 32_768
 """Uuids remembered as having broken a protocol; the longest ago is forgotten first."""
+MAX_OBSERVED: Final = 1000
+"""Requests remembered that observe mode granted; what comes after is not."""
 MAX_ONCE_LABELLED: Final = 32_768
 """Uuids remembered as once labelled, so that none is adopted twice."""
 
@@ -90,6 +92,7 @@ class State:
         self.quarantine: dict[str, str] = {}
         self.revocations = Unconfirmed()
         self.sanctions: dict[str, Sanction] = {}
+        self.observed: dict[events.Request, str] = {}
         self.damping: dict[str, Damping] = {}
         self.policy_digest: str | None = None
         self.proposals: dict[str, Proposal] = {}
@@ -105,6 +108,7 @@ class State:
             events.Confirmed: self._apply_confirmed,
             events.Sanctioned: self._apply_sanctioned,
             events.Damped: self._apply_damped,
+            events.Observed: self._apply_observed,
             events.LabelSet: self._relabel,
             events.LabelRemoved: self._relabel,
             events.PolicyLoaded: self._apply_policy,
@@ -146,6 +150,10 @@ class State:
     def _apply_sanctioned(self, event: events.Sanctioned) -> None:
         self.sanctions[event.path] = Sanction(event.nonce, event.action, event.reason)
 
+    def _apply_observed(self, event: events.Observed) -> None:
+        if len(self.observed) < MAX_OBSERVED:
+            self.observed.setdefault(event.asked, event.channel)
+
     def _apply_damped(self, event: events.Damped) -> None:
         self.damping.pop(event.uuid, None)
         self.damping[event.uuid] = Damping(event.count, event.until)
@@ -163,6 +171,7 @@ class State:
         version = (int(major), int(minor))
         self.versions[event.name] = max(version, self.versions.get(event.name, version))
         self.proposals.clear()
+        self.observed.clear()
         self._rename(event.renames)
 
     def _apply_proposed(self, event: events.PolicyProposed) -> None:

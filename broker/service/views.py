@@ -57,9 +57,8 @@ class ChannelViews:
         frontend, backend = decision.labels
         reasons: tuple[methods.Reason, ...] = ()
         if policy is not None and frontend and backend and decision.spec:
-            mode = "r" if device.keys.get("mode") == b"r" else "w"
             verdict = policy.explain(
-                device.device_class, frontend, backend, decision.resource, mode
+                device.device_class, frontend, backend, decision.resource, device.mode
             )
             reasons = tuple(
                 methods.Reason(rule=it.rule, text=it.text, where=it.where) for it in verdict.reasons

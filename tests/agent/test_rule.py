@@ -336,3 +336,39 @@ def test_a_life_without_a_nonce_is_nobodys():
     assert rule(None, unnamed, gate_open=True).action == "suspend"
     judgement = rule(record("deny", nonce=None, reason="final"), unnamed)
     assert (judgement.refused, judgement.action) == (False, "hold")
+
+
+OBSERVED = "observed: would be denied: they share no STE type"
+
+
+def observing(text, *, allowed, memory=NOTHING, gate_open=False):
+    return judge(
+        text,
+        PUBLIC,
+        VIF,
+        memory,
+        fresh=True,
+        gate_open=gate_open,
+        allow_observe=allowed,
+    )
+
+
+def test_an_observed_grant_opens_only_where_that_is_allowed():
+    grant = record(reason=OBSERVED)
+    assert observing(grant, allowed=True).action == "open"
+    refused = observing(grant, allowed=False)
+    assert (refused.action, refused.refused, refused.final) == ("hold", True, False)
+    assert refused.memory.denied
+    assert rule(grant).action == "hold"
+
+
+def test_where_it_is_not_allowed_an_observed_grant_closes_as_the_denial_that_it_stands_for():
+    live = after(record())
+    again = observing(record(seq=8, reason=OBSERVED), allowed=False, memory=live, gate_open=True)
+    assert (again.action, again.memory.granted) == ("suspend", None)
+    assert "allow_observe is not set here; observed: would be denied" in again.reason
+    assert observing(record(seq=9), allowed=False, memory=again.memory).action == "open"
+
+
+def test_only_a_reason_that_begins_so_is_observed():
+    assert rule(record(reason=f"allowed; {OBSERVED}")).action == "open"

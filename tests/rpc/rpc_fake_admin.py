@@ -106,6 +106,15 @@ DENIED = methods.Channel(
     nonce_known=False,
     enforced=None,
 )
+OBSERVED = methods.Observed(
+    device_class="vif",
+    frontend="web_a",
+    backend="SystemManagement",
+    resource=None,
+    mode="w",
+    channel="vif/3/0 -> 0",
+    reasons=(methods.Reason(rule="classes.vif", text="no rule allows it", where="p:1:1"),),
+)
 EXPLANATIONS = {
     channel.device_class: methods.Explanation(
         channel=channel,
@@ -260,6 +269,10 @@ class FakeAdmin:
     async def net_drops(self, caller, arguments):
         self._called("net.drops", caller, arguments)
         return (DROPS,)
+
+    async def policy_observed(self, caller, arguments):
+        self._called("policy.observed", caller, arguments)
+        return (OBSERVED,)
 
     async def policy_pending(self, caller, arguments):
         self._called("policy.pending", caller, arguments)

@@ -215,19 +215,6 @@ async def test_another_policy_decides_every_channel_anew_and_a_bad_one_none(host
 
 
 @run
-async def test_a_policy_that_observes_is_refused_while_nothing_honours_it(host, box):
-    await box.start()
-    digest = box.engine.judge.policy.digest
-    observing = POLICY + "mode: {observe: {opens: [{class: vif}], until: 2099-12-31}}\n"
-    with pytest.raises(RpcError) as caught:
-        box.brokerd._policies.load(observing.encode(), "p", local_root("test"))
-    assert [it.rpartition(": ")[0] for it in caught.value.problems] == [
-        f"p:{observing.count(chr(10))}:7: observe mode is not available yet; write 'mode"
-    ]
-    assert box.engine.judge.policy.digest == digest
-
-
-@run
 async def test_a_name_is_not_given_to_another_label_than_the_one_whose_domains_have_it(host, box):
     await box.start()
     digest = box.engine.judge.policy.digest
