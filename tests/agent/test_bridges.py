@@ -310,7 +310,7 @@ def test_a_helper_that_ends_opens_nothing_and_is_started_anew(host):
 def test_a_bridge_that_is_none_is_refused_at_the_start(host):
     host.config.write_text(host.config.read_text().replace("[xpbr0]", "[vif3.0]"))
     host.start()
-    assert host.process.wait(10) == 2
+    assert host.process.wait(10) == 1
     assert "vif3.0 is not a Linux bridge but veth" in host.text()
 
 
