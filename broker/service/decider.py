@@ -156,9 +156,9 @@ class Decider:
         await self._published()
         if publisher is None or publisher is not self._publisher:
             return  # the connection is another one, and everything is read again
-        # Nothing is committed that was judged by what has changed since.
-        for device in [device for device in batch.made if device in self.pending]:
-            del self.pending[device]
+        # Nothing is committed that was judged by what has changed since, or is gone.
+        for device in [it for it in batch.made if it in self.pending or it.gone]:
+            self.pending.pop(device, None)
             self._judge_one(device, batch)
         self._put_off(batch)
         fresh = batch.fresh

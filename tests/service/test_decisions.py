@@ -305,3 +305,27 @@ async def test_what_changes_while_a_batch_is_judged_is_judged_again_before_it_is
     removed = next(n for n, line in enumerate(lines) if line["event"] == "label_removed")
     assert not [line for line in lines[removed:] if line.get("text", "").startswith("grant")]
     assert judged > 2 * SLICE
+
+
+@run
+async def test_nothing_is_decided_about_a_device_that_goes_while_others_are_judged(
+    host, box, monkeypatch
+):
+    monkeypatch.setattr("broker.service.decider.SLICE", 1)
+    host.create(3)
+    await box.start()
+    box.label(uuid_of(3), "plain")
+    vif, other = host.vif(3, 0), host.vif(3, 1)
+    for channel in (vif, other):
+        host.report(channel)
+        await host.decided(channel, "grant")
+    await box.engine.decider.settled()
+    goes, stays = (box.engine.mirror.device_of(it) for it in (vif, other))
+    goes.untrusted_nonce = nonce()
+    box.engine.decider.pending.update({goes: None, stays: None})
+    box.engine.decider.start(box.engine._publisher)
+    assert list(box.engine.decider.pending) == [stays]
+    before = box.engine.state.ledger[goes.path]
+    box.engine.mirror.drop_device(goes)
+    await box.engine.decider.settled()
+    assert box.engine.state.ledger[goes.path] == before
