@@ -105,6 +105,8 @@ def _print(explanation: Explanation) -> None:
             ),
         ]
     )
+    for way in explanation.changes:
+        show.paragraph("would be granted by", show.text("; ".join(way), _MAX_NODE_BYTES))
     if explanation.published is not None:
         show.paragraph("record", show.text(explanation.published, _MAX_NODE_BYTES))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def register(commands: Commands) -> None:
     """Add the command."""
     leaf = client.method_command(commands, "domain.list", _list)
-    leaf.add_argument("--long", action="store_true", help="with uuid, ssidref and the reason")
+    leaf.add_argument("--long", action="store_true", help="with uuid and security details")
 
 
 def _list(broker: Client, options: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def _list(broker: Client, options: argparse.Namespace) -> int:
             _long(domain)
     else:
         show.table(
-            ["Name", "ID", "State", "Status", "Label"],
+            ["Name", "ID", "State", "Status", "ACM-Label"],
             [
                 (domain.name, domain.domid, _state(domain), domain.status, domain.label)
                 for domain in domains
@@ -51,9 +51,23 @@ def _long(domain: Domain) -> None:
             ("status", domain.status),
             ("reason", show.text(domain.reason)),
             ("label", show.text(domain.label)),
-            ("ssidref", show.text(domain.ssidref)),
+            ("label for", _bound(domain)),
+            ("set by", show.text(domain.set_by)),
+            ("policy", show.text(domain.policy)),
+            ("ssidref", _ssidref(domain.ssidref)),
+            ("channels", f"{domain.granted} granted, {domain.denied} not"),
         ]
     )
+
+
+def _bound(domain: Domain) -> str:
+    """What the label is stored for."""
+    return {"uuid": "its uuid", "name": "its name", None: "-"}[domain.bound_by]
+
+
+def _ssidref(ssidref: int | None) -> str:
+    """As people and as ACM's tools wrote it."""
+    return "-" if ssidref is None else f"{ssidref} (0x{ssidref:08x})"
 
 
 def _state(domain: Domain) -> str:

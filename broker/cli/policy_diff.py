@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from broker.cli import groups, offline, show
+from broker.cli import client, connection, groups, offline, show
 from broker.cli.client import SUCCESS
 
 if TYPE_CHECKING:
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from broker.core.difference import ChannelChange, Difference, PairChange, RunChange
     from broker.core.policy import Policy
     from broker.core.settings import SettingChange
+    from broker.rpc.client import Client
+    from broker.rpc.methods import PolicyChange
 
 _Change = TypeVar("_Change", "ChannelChange", "PairChange", "RunChange")
 _MOST_NAMES: Final = 12
 """More names of one list are counted; `--all` and `--json` give all."""
+_LONGEST: Final = 1000
 _EVERY: Final = 1 << 30
 
 
@@ -36,6 +39,12 @@ def register(commands: groups.Commands) -> None:
     leaf.add_argument("old", metavar="OLD", type=Path, help="the policy that is (YAML)")
     leaf.add_argument("new", metavar="NEW", type=Path, help="the policy that may be")
     leaf.add_argument("--all", action="store_true", help="lists of names in full, however long")
+    leaf.add_argument(
+        "--live",
+        action="store_true",
+        help="also what NEW would change for running domains and channels; OLD is in force",
+    )
+    connection.add_options(leaf, top=False)
 
 
 class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,6 +83,33 @@ def _diff(options: argparse.Namespace) -> int:
         show.json_line(_Same(found.empty, old.digest, new.digest))
     else:
         _print(old, new, found, settings, _EVERY if options.all else _MOST_NAMES)
+    if options.live:
+        return client.asking(lambda broker, _: _live(broker, old, options))(options)
+    return SUCCESS
+
+
+def _live(broker: Client, old: Policy, options: argparse.Namespace) -> int:
+    """What a dry run says of the domains that run, if OLD is what is in force."""
+    change: PolicyChange = client.call(
+        broker,
+        "policy.load",
+        text=offline.read(options.new).decode("utf-8"),
+        source=str(options.new),
+        replaces=old.digest,
+        dry_run=True,
+    )
+    if options.json:
+        show.json_line(change)
+        return SUCCESS
+    lines = [
+        *(f"- {channel}" for channel in change.closes),
+        *(f"+ {channel}" for channel in change.opens),
+        *(f"- domain {domain}" for domain in change.refuses),
+        *(f"- domain {domain}: its label is gone" for domain in change.unlabels),
+    ]
+    show.line("running now" if lines else "running now: nothing gains or loses")
+    for line in lines:
+        show.line(f"  {show.text(line, _LONGEST)}")
     return SUCCESS
 
 

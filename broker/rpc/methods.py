@@ -85,7 +85,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Domain(msgspec.Struct, frozen=True, kw_only=True):
-    """A live domain; `running` is false once it is dying (its domid still counts)."""
+    """A live domain; `running` is false once it is dying (its domid still counts).
+
+    `bound_by` is what its label is stored for, `set_by` who gave it, under the policy `policy`;
+    `granted` and `denied` count its own channels by what is published (pending is not granted).
+    """
 
     domid: int
     name: str | None
@@ -95,6 +99,11 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     ssidref: int | None
     running: bool
+    bound_by: Literal["uuid", "name"] | None = None
+    set_by: str | None = None
+    policy: str | None = None
+    granted: int = 0
+    denied: int = 0
 
 
 class DomainSelector(Arguments, frozen=True, kw_only=True):
@@ -207,7 +216,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     A reason of the rule `broker` is the broker's own (a party unlabelled, no nonce reported);
     what the policy says comes after it, and would count without it. `inputs` are the
     toolstack's values it was decided on. `published` is the record's text as
-    it is in xenstore now, None where there is none.
+    it is in xenstore now, None where there is none. `changes` are, where the policy denies, the
+    smallest changes to it that would grant: each entry is one way, with all that it takes.
     """
 
     channel: Channel
@@ -216,6 +226,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicySummary | None
     spec: str | None
     published: str | None
+    changes: tuple[tuple[str, ...], ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,6 +43,11 @@ class Labels:
     def domain(self, domain: Domain) -> methods.Domain:
         """One domain for display."""
         standing = self._engine.judge.standing(domain.domid)
+        key = next((key for key in _keys(domain) if key in self._state.labels), None)
+        stored = None if key is None else self._state.labels[key]
+        ledger = self._state.ledger
+        entries = [ledger[it.path] for it in domain.devices.values() if it.path in ledger]
+        granted = sum(entry.decision.verdict == "grant" for entry in entries)
         return methods.Domain(
             domid=domain.domid,
             name=domain.name,
@@ -52,6 +57,11 @@ class Labels:
             reason=standing.reason,
             ssidref=self._ssidref(standing.label),
             running=not domain.dying,
+            bound_by=None if key is None else key[0],
+            set_by=None if stored is None else stored.subject,
+            policy=None if stored is None else stored.policy,
+            granted=granted,
+            denied=len(entries) - granted,
         )
 
     def assign(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.channels import parse_nonce
 from broker.core.revocations import parse_report
+from broker.core.suggestion import suggest_grant
 from broker.rpc import methods
 from broker.service.policy_checks import summary
 from broker.text.escape import readable
@@ -56,10 +57,11 @@ class ChannelViews:
         policy = engine.judge.policy
         frontend, backend = decision.labels
         reasons: tuple[methods.Reason, ...] = ()
+        changes: tuple[tuple[str, ...], ...] = ()
         if policy is not None and frontend and backend and decision.spec:
-            verdict = policy.explain(
-                device.device_class, frontend, backend, decision.resource, device.mode
-            )
+            asked = (device.device_class, frontend, backend, decision.resource, device.mode)
+            verdict = policy.explain(*asked)
+            changes = tuple(tuple(it.words(asked)) for it in suggest_grant(policy, asked))
             reasons = tuple(
                 methods.Reason(rule=it.rule, text=it.text, where=it.where) for it in verdict.reasons
             )
@@ -73,6 +75,7 @@ class ChannelViews:
             policy=None if policy is None else summary(policy),
             spec=decision.spec,
             published=None if not device.published else readable(device.published),
+            changes=changes,
         )
 
     def event(self, event: Told, device: Device, before: Entry | None) -> methods.Decision:

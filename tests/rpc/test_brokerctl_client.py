@@ -107,7 +107,7 @@ async def test_domain_list_is_like_xl_list_with_labels(run):
     code, out, _ = await run("domain", "list")
     lines = [line.split() for line in out.splitlines()]
     assert code == 0
-    assert lines[0] == ["Name", "ID", "State", "Status", "Label"]
+    assert lines[0] == ["Name", "ID", "State", "Status", "ACM-Label"]
     assert lines[1] == ["Domain-0", "0", "running", "labelled", "SystemManagement"]
     assert lines[2] == [r"web1\x1b[2J\x7f\xe2\x80\xae", "3", "dying", "unlabelled", "-"]
 
