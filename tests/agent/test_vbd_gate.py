@@ -213,6 +213,14 @@ def test_a_block_device_outside_of_dev_is_refused(bed):
         open_disk(str(bed.top / "sda").encode(), writable=False)
 
 
+def test_a_file_in_a_directory_whose_name_begins_like_dev_is_a_file(bed):
+    place = bed.top / "devices"
+    place.mkdir()
+    path = bed.disk("devices/disk.img")
+    with open_disk(str(path).encode(), writable=False, dev=str(bed.dev).encode()) as disk:
+        assert disk.device is None
+
+
 def test_links_swapped_while_it_is_opened_never_lead_elsewhere(bed):
     """A racer swaps the file and its directory for links to a secret, all the time."""
     secret = bed.top / "secret"

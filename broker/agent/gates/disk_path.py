@@ -64,15 +64,16 @@ def open_disk(untrusted_params: bytes, *, writable: bool, dev: bytes = _DEV) -> 
     """
     parts = _components(untrusted_params)
     shown = escape(untrusted_params)
+    under_dev = untrusted_params.startswith(dev + b"/")
     try:
-        if untrusted_params.startswith(dev + b"/"):
+        if under_dev:
             held = _walk_devices(dev, parts[len(_components(dev)) :])
         else:
             held = _walk_files(parts)
     except OSError as error:
         raise GateError(f"disk {shown}: {os.strerror(error.errno or 0)}") from error
     try:
-        return _reopen(held, shown, writable=writable, under_dev=untrusted_params.startswith(dev))
+        return _reopen(held, shown, writable=writable, under_dev=under_dev)
     finally:
         os.close(held)
 
