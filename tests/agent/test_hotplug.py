@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -160,6 +161,29 @@ async def test_a_reply_that_is_none_ends_well(host, reply):
     connection.close()
     assert (await running)[0] == 0
     listener.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_a_byte_at_a_time_gets_no_more_than_five_seconds(host):
+    def dribble(listener):
+        peer, _ = listener.accept()
+        with peer, contextlib.suppress(OSError):
+            peer.settimeout(0.25)
+            for _ in range(80):
+                peer.sendall(b"x")
+                with contextlib.suppress(TimeoutError):
+                    peer.recv(4096)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(host.socket))
+        listener.listen()
+        answering = threads.deferToThread(dribble, listener)
+        began = time.monotonic()
+        status, said = await host.run("vif-broker", "online")
+        took = time.monotonic() - began
+        await answering
+    assert (status, "no answer" in said) == (0, True)
+    assert took < 9
 
 
 @pytest_twisted.ensureDeferred
