@@ -30,11 +30,11 @@ def register(commands: Commands) -> None:
 
 def _set(broker: Client, options: argparse.Namespace) -> int:
     change = client.call(broker, "label.set", domain=options.domain, label=options.label)
-    return _changed(change, options)
+    return changed(change, options)
 
 
 def _rm(broker: Client, options: argparse.Namespace) -> int:
-    return _changed(client.call(broker, "label.rm", domain=options.domain), options)
+    return changed(client.call(broker, "label.rm", domain=options.domain), options)
 
 
 def _get(broker: Client, options: argparse.Namespace) -> int:
@@ -69,7 +69,8 @@ def _list(broker: Client, options: argparse.Namespace) -> int:
     return client.SUCCESS
 
 
-def _changed(change: LabelChange, options: argparse.Namespace) -> int:
+def changed(change: LabelChange, options: argparse.Namespace) -> int:
+    """Write what became of a label."""
     now = change.now
     if options.json:
         show.json_line(change)

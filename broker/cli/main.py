@@ -26,6 +26,7 @@ MODULES: Final = (
     "broker.cli.policy_graph",
     "broker.cli.policy_suggest",
     "broker.cli.label",
+    "broker.cli.label_config",
     "broker.cli.spec",
     "broker.cli.audit",
     "broker.cli.audit_tail",

@@ -115,11 +115,13 @@ class DomainSelector(Arguments, frozen=True, kw_only=True):
 class LabelSet(Arguments, frozen=True, kw_only=True):
     """Give `domain` the label `label`. By domid or uuid it is stored for the uuid.
 
-    By name it is stored for the name, and holds for every uuid that comes under that name.
+    By name it is stored for the name, and holds for every uuid that comes under that name. With
+    `policy`, only if that digest is in force.
     """
 
     domain: Selector
     label: Name
+    policy: Digest | None = None
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):

@@ -151,7 +151,11 @@ class BrokerAdmin:
     async def label_set(self, caller: Caller, arguments: methods.LabelSet) -> methods.LabelChange:
         """Store a label, audited first, and judge what depends on it anew."""
         return self.labels.assign(
-            selector_of(arguments.domain), arguments.label, caller.subject, caller.role
+            selector_of(arguments.domain),
+            arguments.label,
+            caller.subject,
+            caller.role,
+            under=arguments.policy,
         )
 
     async def label_get(self, caller: Caller, arguments: methods.DomainSelector) -> methods.Label:

@@ -65,16 +65,26 @@ class Labels:
         )
 
     def assign(
-        self, selector: Selector, label: str, subject: str, role: str = ""
+        self,
+        selector: Selector,
+        label: str,
+        subject: str,
+        role: str = "",
+        *,
+        under: str | None = None,
     ) -> methods.LabelChange:
-        """Store a label; quarantine of the domains it is for is lifted.
+        """Store a label, and lift the quarantine of the domains it is for.
+
+        With `under`, only if the policy of that digest is in force.
 
         Raises:
-            RpcError: `bad_input`, `not_found`, `denied` or `unavailable`, as in the table.
+            RpcError: `bad_input`, `not_found`, `denied`, `conflict` or `unavailable`.
         """
         policy = self._engine.judge.policy
         if policy is None:
             raise RpcError("unavailable", "no policy is in force; load one first")
+        if under not in (None, policy.digest):
+            raise RpcError("conflict", f"not {under} but {policy.digest} is in force")
         if not policy.has_label(label):
             raise RpcError(
                 "bad_input", f"policy {policy.name} has no label {escape(label)}; see policy show"

@@ -88,3 +88,74 @@ async def test_suggest_turns_what_was_observed_into_a_policy_that_grants_it(host
     await box.load(out.partition("\nmode:")[0])
     await until(lambda: "observed" not in host.record(vbd).reason)
     assert host.verdict(vbd) == "grant"
+
+
+CONFIG = """\
+name = "web1"
+uuid = "00000000-0000-4000-8000-000000000003"
+acm_label = ['labelname=plain,policyname=corp']
+"""
+
+
+@run
+async def test_from_config_labels_a_domain_before_it_is_created_and_it_runs_with_that(
+    host, box, ctl
+):
+    await box.start()
+    code, out, err = await ctl("label", "from-config", write(box, "web1.cfg", CONFIG))
+    assert (code, err) == (0, "")
+    assert f"{uuid_of(3)}: - -> plain" in out
+    host.create(3, name="web1")
+    vif = host.vif(3)
+    host.report(vif)
+    await host.decided(vif, "grant")
+
+
+@run
+async def test_from_config_labels_by_name_where_there_is_no_uuid(box, ctl):
+    await box.start()
+    text = "".join(line for line in CONFIG.splitlines(True) if not line.startswith("uuid"))
+    code, out, _ = await ctl("label", "from-config", write(box, "web1.cfg", text))
+    assert code == 0
+    assert "web1: - -> plain" in out
+    assert ("name", "web1") in box.engine.state.labels
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "says"),
+    [
+        (CONFIG.replace("corp", "other"), (), "web1.cfg:3:14: the label is of policy 'other'"),
+        (CONFIG.replace("plain", "nobody"), (), "web1.cfg:3:14: policy corp has no label 'nobody'"),
+        (CONFIG + "!", (), "web1.cfg:4:1: not NAME = value"),
+        (CONFIG, ("--digest", "sha256:" + "0" * 64), "is in force, not sha256:000"),
+        ("name = 'x'\nssidref = 262148", (), "web1.cfg:2:11: ssidref 262148 is a number in some"),
+        (
+            "name = 'x'\nssidref = 262148",
+            ("--numbering", "document"),
+            "web1.cfg:2:11: ssidref 262148 is a number in some",
+        ),
+    ],
+)
+@run
+async def test_from_config_refuses_what_it_cannot_know_at_its_place(box, ctl, text, words, says):
+    await box.start()
+    code, _, err = await ctl("label", "from-config", write(box, "web1.cfg", text), *words)
+    assert code == 2
+    assert says in err
+    assert not box.engine.state.labels
+
+
+@run
+async def test_a_number_is_a_label_only_by_its_numbering_and_the_policys_digest(box, ctl):
+    await box.start()
+    digest = box.engine.judge.policy.digest
+    config = write(box, "old.cfg", "name = 'old'\nssidref = 0x00030003\n")
+    for scheme, label in (("document", "web_b"), ("alphabetical", "lonely")):
+        words = ("--numbering", scheme, "--digest", digest)
+        code, out, _ = await ctl("label", "from-config", config, *words)
+        assert code == 0
+        assert f"-> {label}" in out
+    both = "name = 'old'\nssidref = 0x00030003\naccess_control = ['ACM:corp:plain']\n"
+    words = ("--numbering", "document", "--digest", digest)
+    code, _, err = await ctl("label", "from-config", write(box, "two.cfg", both), *words)
+    assert (code, "ssidref 196611 is web_b there" in err) == (2, True)
