@@ -23,14 +23,38 @@ _MAX_NODE_BYTES: Final = 4096
 def register(commands: Commands) -> None:
     """Add the commands."""
     _filters(client.method_command(commands, "channel.list", _list))
-    leaf = client.method_command(commands, "channel.explain", _explain)
+    selector(client.method_command(commands, "channel.explain", _explain))
+    _filters(client.method_command(commands, "channel.watch", _watch))
+
+
+def selector(leaf: Parser) -> None:
+    """Have a command take one channel."""
     leaf.add_argument(
         "channel",
         metavar="CLASS/DOMAIN/DEVICE",
         help="the frontend's device, as `channel list` writes it: vif/3/0 or vif/web1/0",
     )
     leaf.add_argument("--backend", metavar="DOMID", type=int, help="where two would answer")
-    _filters(client.method_command(commands, "channel.watch", _watch))
+
+
+def selected(options: argparse.Namespace) -> dict[str, object]:
+    """The channel that a command was given, as the arguments of a call.
+
+    Raises:
+        RpcError: `bad_input`, it is none.
+    """
+    device_class, first, rest = options.channel.partition("/")
+    frontend, last, device = rest.rpartition("/")
+    if not (first and last and device_class and frontend and device):
+        raise RpcError(
+            "bad_input", f"not a channel: {options.channel}; write CLASS/DOMAIN/DEVICE: vif/3/0"
+        )
+    return {
+        "device_class": device_class,
+        "frontend": frontend,
+        "device": device,
+        "backend": options.backend,
+    }
 
 
 def _filters(leaf: Parser) -> None:
@@ -65,20 +89,7 @@ def _table(channels: tuple[Channel, ...]) -> None:
 
 
 def _explain(broker: Client, options: argparse.Namespace) -> int:
-    device_class, first, rest = options.channel.partition("/")
-    frontend, last, device = rest.rpartition("/")
-    if not (first and last and device_class and frontend and device):
-        raise RpcError(
-            "bad_input", f"not a channel: {options.channel}; write CLASS/DOMAIN/DEVICE: vif/3/0"
-        )
-    explanation: Explanation = client.call(
-        broker,
-        "channel.explain",
-        device_class=device_class,
-        frontend=frontend,
-        device=device,
-        backend=options.backend,
-    )
+    explanation: Explanation = client.call(broker, "channel.explain", **selected(options))
     if options.json:
         show.json_line(explanation)
     else:

@@ -18,6 +18,7 @@ MODULES: Final = (
     "broker.cli.domain",
     "broker.cli.label_store",
     "broker.cli.channel",
+    "broker.cli.channel_orders",
     "broker.cli.decision",
     "broker.cli.policy_in_force",
     "broker.cli.policy",

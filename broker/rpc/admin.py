@@ -113,6 +113,37 @@ class Admin(Protocol):
         """
         ...
 
+    async def channel_connect(
+        self, caller: Caller, arguments: methods.ChannelConnect
+    ) -> methods.ChannelOrdered:
+        """Give a running domain a device, if the policy grants it.
+
+        Raises:
+            RpcError: `denied` (by the policy, with its reasons; nothing was done), `bad_input`,
+                `not_found`, `conflict` (dom0's agent did not do it), `unavailable`.
+        """
+        ...
+
+    async def channel_disconnect(
+        self, caller: Caller, arguments: methods.ChannelDisconnect
+    ) -> methods.ChannelOrdered:
+        """Take a device away from its guest, whether or not it lets go.
+
+        Raises:
+            RpcError: `not_found`, `bad_input`, `conflict`, `unavailable`.
+        """
+        ...
+
+    async def channel_reset(
+        self, caller: Caller, arguments: methods.ChannelSelector
+    ) -> methods.ChannelOrdered:
+        """Take a device away and set the same one up anew.
+
+        Raises:
+            RpcError: as `channel_disconnect`.
+        """
+        ...
+
     async def channel_watch(
         self,
         caller: Caller,

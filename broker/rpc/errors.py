@@ -34,11 +34,12 @@ class RpcError(Exception):
     """A call was refused; a handler raises it, the server answers it, the client raises it again.
 
     `code` says who has to act: `bad_request` (the call itself is malformed), `denied` (the
-    caller may not), `not_found` (no such method, domain, label or channel), `conflict` (the
-    policy to be replaced is not the one in force), `too_large`, `bad_input` (a good call with
-    values that will not do), `too_many` (calls or connections of one subject: wait), `internal`
-    (the broker's log says more), `unavailable` (no store, no policy or shutting down: nothing
-    was done). `message` says what is wrong and what to do. `problems` are lines such as
+    caller may not, or the policy denies it), `not_found` (no such method, domain, label or
+    channel), `conflict` (the policy to be replaced is not the one in force, or dom0's agent did
+    not do what was ordered), `too_large`, `bad_input` (a good call with values that will not do),
+    `too_many` (calls or connections of one subject: wait), `internal` (the broker's log says
+    more), `unavailable` (no store, no policy, no agent that answers, or shutting down).
+    `message` says what is wrong and what to do. `problems` are lines such as
     `file:line:column: message`.
     """
 

@@ -204,6 +204,48 @@ class ChannelSelector(Arguments, frozen=True, kw_only=True, rename={"device_clas
     backend: int | None = None
 
 
+class ChannelConnect(Arguments, frozen=True, kw_only=True, rename={"device_class": "class"}):
+    """Give the running `domain` a device from `backend`, until it is shut down or rebooted.
+
+    `class` is that of `resource` where that is left out. A vbd's disk is `params`, an absolute
+    path that is the resource's; a vif is on `bridge`. Where the resource stands for one value
+    alone, that may be left out. `mode` is a disk's. `devid` is the device's number, the next that
+    is free if left out; `mac` is drawn. `ip` is for a routed vif.
+    """
+
+    domain: Selector
+    resource: Name | None = None
+    device_class: DeviceClass | None = None
+    backend: Selector = "0"
+    devid: Annotated[int, msgspec.Meta(ge=0, le=0x1FFFFFFF)] | None = None
+    params: Annotated[str, msgspec.Meta(pattern=r"^/[!-~]{1,500}$(?!\n)")] | None = None
+    mode: Literal["r", "w"] = "w"
+    bridge: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$(?!\n)")] | None = None
+    mac: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$(?!\n)")] | None = None
+    ip: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F.:/ ]{2,200}$(?!\n)")] | None = None
+
+
+class ChannelDisconnect(ChannelSelector, frozen=True, kw_only=True):
+    """Take a channel's device away; with `force` its guest is not asked to let go first."""
+
+    force: bool = False
+
+
+class ChannelOrdered(msgspec.Struct, frozen=True, kw_only=True, rename={"device_class": "class"}):
+    """What dom0's agent did about a channel, in words, and the number of its order.
+
+    A device that was set up opens once its backend's agent has the grant: `channel.explain`.
+    """
+
+    device_class: str
+    frontend: int
+    backend: int
+    device: str
+    resource: str | None
+    seq: int
+    how: str
+
+
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """Why: the rule's kind, words, and `file:line:column` of the policy (empty if it has none)."""
 

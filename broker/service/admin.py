@@ -13,6 +13,7 @@ from broker.rpc.errors import RpcError
 from broker.service import questions
 from broker.service.audit_access import AuditAccess
 from broker.service.authority import Authority
+from broker.service.connecting import Connecting
 from broker.service.drops import reported_drops
 from broker.service.labels import Labels
 from broker.service.policy_checks import summary
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from broker.service.engine import Engine
     from broker.service.heartbeat import Heartbeat
     from broker.service.mirror import Device
+    from broker.service.orders import Orders
     from broker.service.policies import Policies
 
 
@@ -38,7 +40,12 @@ class BrokerAdmin:
     """The broker, as the RPC's server sees it (`broker.rpc.admin.Admin`)."""
 
     def __init__(
-        self, engine: Engine, policies: Policies, heartbeat: Heartbeat, store: str
+        self,
+        engine: Engine,
+        policies: Policies,
+        heartbeat: Heartbeat,
+        orders: Orders,
+        store: str,
     ) -> None:
         self._engine = engine
         self._policies = policies
@@ -46,6 +53,7 @@ class BrokerAdmin:
         self._store = store
         self.labels = Labels(engine)
         self._views = ChannelViews(engine)
+        self._connecting = Connecting(engine, self.labels, orders)
         self._targets = Targets(engine, self.labels)
         self._authority = Authority(engine, self._targets)
         self._audit = AuditAccess(engine.audit)
@@ -202,20 +210,27 @@ class BrokerAdmin:
     ) -> methods.Explanation:
         """Why one channel is decided as it is."""
         del caller
-        domains = self.labels.live(selector_of(arguments.frontend))
-        key = (arguments.device_class, arguments.device)
-        devices = [it.devices[key] for it in domains if key in it.devices]
-        if arguments.backend is not None:
-            devices = [it for it in devices if it.backend == arguments.backend]
-        if not devices:
-            raise RpcError(
-                "not_found",
-                f"no {arguments.device_class} {arguments.device} of {arguments.frontend}; "
-                "see brokerctl channel list",
-            )
-        if len(devices) > 1:
-            raise RpcError("bad_input", "two domains answer; name one by its domid")
-        return self._views.explain(devices[0])
+        return self._views.explain(questions.device_of(self.labels, arguments))
+
+    async def channel_connect(
+        self, caller: Caller, arguments: methods.ChannelConnect
+    ) -> methods.ChannelOrdered:
+        """Give a running domain a device, if the policy grants it."""
+        return await self._connecting.connect(caller, arguments)
+
+    async def channel_disconnect(
+        self, caller: Caller, arguments: methods.ChannelDisconnect
+    ) -> methods.ChannelOrdered:
+        """Take a device away from its guest."""
+        device = questions.device_of(self.labels, arguments)
+        return await self._connecting.disconnect(caller, arguments, device)
+
+    async def channel_reset(
+        self, caller: Caller, arguments: methods.ChannelSelector
+    ) -> methods.ChannelOrdered:
+        """Take a device away and set it up anew."""
+        device = questions.device_of(self.labels, arguments)
+        return await self._connecting.reset(caller, device)
 
     async def channel_watch(
         self,

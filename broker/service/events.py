@@ -16,6 +16,7 @@ import msgspec
 from broker.audit.checkpoint import Checkpoint
 from broker.audit.segments import Segment
 from broker.core.definition import Action  # noqa: TC001 - msgspec reads the annotations
+from broker.core.order import Kind  # noqa: TC001 - msgspec reads the annotations
 
 Bound = Literal["uuid", "name"]
 Request = tuple[str, str, str, str | None, Literal["r", "w"]]
@@ -228,6 +229,29 @@ class Observed(Line, frozen=True, tag="observed"):
     channel: str
 
 
+class Ordered(Line, frozen=True, tag="ordered"):
+    """The intent to have dom0's agent do something: the order's kind, what about, its text."""
+
+    seq: int
+    id: str
+    kind: Kind
+    channel: str
+    domid: int
+    uuid: str
+    text: str
+    subject: str
+    role: str = ""
+
+
+class OrderEnded(Line, frozen=True, tag="order_ended"):
+    """How an order ended, by dom0's agent or for want of its answer."""
+
+    seq: int
+    id: str
+    ok: bool
+    how: str
+
+
 class Violation(Line, frozen=True, tag="violation"):
     """A domain did what it may not; it changes no authority."""
 
@@ -291,6 +315,8 @@ Event = (
     | Sanctioned
     | Damped
     | Observed
+    | Ordered
+    | OrderEnded
     | Violation
     | Alarm
     | CallDenied

@@ -39,6 +39,7 @@ from broker.service.config import EMBEDDED, Settings, load_settings
 from broker.service.engine import Engine
 from broker.service.freshness import check_freshness
 from broker.service.heartbeat import INTERVAL, Heartbeat
+from broker.service.orders import Orders
 from broker.service.policies import Policies
 from broker.service.specs import load_specs
 from broker.service.statedir import RefusedError, StateDir
@@ -126,10 +127,11 @@ class Brokerd:
             address,
             reactor,
             on_connect=self._connected,
-            on_event=self.engine.event,
+            on_event=self._event,
             on_disconnect=self.engine.disconnected,
         )
-        self.admin = BrokerAdmin(self.engine, self._policies, self.heartbeat, address)
+        self.orders = Orders(self.engine, key, clock, lambda: self.heartbeat.published)
+        self.admin = BrokerAdmin(self.engine, self._policies, self.heartbeat, self.orders, address)
         self._rpc = Servers(self.admin, settings.socket, settings.listen, settings.tls, reactor)
         self.admin.warnings = self._rpc.warnings
 
@@ -199,6 +201,11 @@ class Brokerd:
             self._policies.load(data, str(path), local_root("the first start"))
         except RpcError as error:
             raise RefusedError("; ".join([str(error), *error.problems])) from None
+
+    def _event(self, path: str, token: str) -> None:
+        """A watch fired: the results of orders are nothing that is decided on."""
+        if not self.orders.event(path):
+            self.engine.event(path, token)
 
     async def _connected(self, connection: StoreConnection) -> None:
         await self.engine.connected(connection)

@@ -1,4 +1,4 @@
-"""`decision.query`: what would be decided about two domains, from the standings in force."""
+"""Whom and what a question means, and `decision.query`: what would be decided about two domains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from broker.text.escape import escape
 if TYPE_CHECKING:
     from broker.service.engine import Engine
     from broker.service.labels import Labels
-    from broker.service.mirror import Domain
+    from broker.service.mirror import Device, Domain
 
 
 def answer(engine: Engine, labels: Labels, asked: methods.DecisionQuery) -> methods.DecisionAnswer:
@@ -23,7 +23,7 @@ def answer(engine: Engine, labels: Labels, asked: methods.DecisionQuery) -> meth
     Raises:
         RpcError: `not_found`, `bad_input`.
     """
-    domids = [_one(labels, text).domid for text in (asked.frontend, asked.backend)]
+    domids = [domain_of(labels, text).domid for text in (asked.frontend, asked.backend)]
     (frontend, one), (backend, other) = ((it, engine.judge.standing(it)) for it in domids)
     policy = engine.judge.policy
     query = Query(
@@ -46,7 +46,34 @@ def answer(engine: Engine, labels: Labels, asked: methods.DecisionQuery) -> meth
     )
 
 
-def _one(labels: Labels, text: str) -> Domain:
+def device_of(labels: Labels, asked: methods.ChannelSelector) -> Device:
+    """The one device that is meant.
+
+    Raises:
+        RpcError: `not_found`; `bad_input`, two answer.
+    """
+    domains = labels.live(selector_of(asked.frontend))
+    key = (asked.device_class, asked.device)
+    devices = [it.devices[key] for it in domains if key in it.devices]
+    if asked.backend is not None:
+        devices = [it for it in devices if it.backend == asked.backend]
+    if not devices:
+        raise RpcError(
+            "not_found",
+            f"no {asked.device_class} {asked.device} of {asked.frontend}; "
+            "see brokerctl channel list",
+        )
+    if len(devices) > 1:
+        raise RpcError("bad_input", "two domains answer; name one by its domid")
+    return devices[0]
+
+
+def domain_of(labels: Labels, text: str) -> Domain:
+    """The one running domain that is meant.
+
+    Raises:
+        RpcError: `not_found`; `bad_input`, several are.
+    """
     found = labels.live(selector_of(text))
     if not found:
         raise RpcError("not_found", f"no domain {escape(text)} runs; see brokerctl domain list")

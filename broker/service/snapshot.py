@@ -34,6 +34,7 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n: int
     hash: str
     seq: int
+    order_seq: int
     beat: int
     policy_digest: str | None
     labels: tuple[_Label, ...]
@@ -61,6 +62,7 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             n=head.n,
             hash=head.hash.decode("ascii"),
             seq=state.seq,
+            order_seq=state.order_seq,
             beat=state.beat,
             policy_digest=state.policy_digest,
             labels=tuple(_Label(*key, assigned) for key, assigned in state.labels.items()),
@@ -109,5 +111,5 @@ def decode_snapshot(data: bytes, head: Head) -> State:
     state.observed = dict(kept.observed)
     state.damping = kept.damping
     state.policy_digest = kept.policy_digest
-    state.seq, state.beat = kept.seq, kept.beat
+    state.seq, state.order_seq, state.beat = kept.seq, kept.order_seq, kept.beat
     return state

@@ -98,6 +98,7 @@ class State:
         self.proposals: dict[str, Proposal] = {}
         self.versions: dict[str, tuple[int, int]] = {}
         self.seq = 0
+        self.order_seq = 0
         self.beat = 0
         self.started = False
         self._effects: dict[type, Callable[[Any], None]] = {
@@ -114,6 +115,7 @@ class State:
             events.PolicyLoaded: self._apply_policy,
             events.PolicyProposed: self._apply_proposed,
             events.PolicyDropped: self._apply_dropped,
+            events.Ordered: self._apply_ordered,
             events.Beat: self._apply_beat,
             events.Accepted: self._apply_accepted,
             events.Quarantined: self._apply_quarantined,
@@ -193,6 +195,9 @@ class State:
 
     def _apply_dropped(self, event: events.PolicyDropped) -> None:
         self.proposals.pop(event.id, None)
+
+    def _apply_ordered(self, event: events.Ordered) -> None:
+        self.order_seq = max(self.order_seq, event.seq)
 
     def _apply_beat(self, event: events.Beat) -> None:
         self.beat = max(self.beat, event.upto)

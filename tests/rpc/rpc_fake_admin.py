@@ -136,6 +136,15 @@ DROPS = methods.NetDrops(
     ),
     omitted=3,
 )
+ORDERED = methods.ChannelOrdered(
+    device_class="vbd",
+    frontend=3,
+    backend=0,
+    device="51728",
+    resource="lun_red",
+    seq=9,
+    how="set up\x1b[2J",
+)
 EVENT = methods.Decision(time=0.0, event="decision", previous=None, channel=DENIED)
 RECORD = methods.AuditRecord(
     n=17,
@@ -224,6 +233,18 @@ class FakeAdmin:
     async def channel_explain(self, caller, arguments):
         self._called("channel.explain", caller, arguments)
         return EXPLANATIONS[arguments.device_class]
+
+    async def channel_connect(self, caller, arguments):
+        self._called("channel.connect", caller, arguments)
+        return ORDERED
+
+    async def channel_disconnect(self, caller, arguments):
+        self._called("channel.disconnect", caller, arguments)
+        return ORDERED
+
+    async def channel_reset(self, caller, arguments):
+        self._called("channel.reset", caller, arguments)
+        return ORDERED
 
     async def channel_watch(self, caller, arguments, send):
         self._called("channel.watch", caller, arguments)

@@ -74,6 +74,8 @@ def test_every_part_of_a_state_survives_a_snapshot():
         events.Quarantined(1.0, UUID, 3, "why"),
         events.Sanctioned(1.0, decided(4).path, None, "close", "frontend", UUID, "why"),
         events.Damped(1.0, UUID, 2, 9.0),
+        events.Observed(1.0, ("vif", "a", "b", None, "w"), "vif/3/0 -> 0"),
+        events.Ordered(1.0, 5, UUID, "reset", "vif/3/0 -> 0", 3, UUID, "reset", "me"),
         proposed,
     ):
         state.apply(line)
