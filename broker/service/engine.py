@@ -278,6 +278,8 @@ class Engine:
             else:
                 if self._publisher is not None:
                     await self._publisher.remove(gone)
+                    left = [it for it in changes.gone if it not in self.mirror.domains]
+                    await self._publisher.forget(left)
                 # With adoption, what a domain's directory holds may be why it has no label.
                 found = bool(changes.domains) and self.judge.adopts
                 if lines or changes.lives or found or self._restand:

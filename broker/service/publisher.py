@@ -94,6 +94,28 @@ class Publisher:
         if self.privileged and channels:
             await self._store.rm_many([paths.decision_path(channel) for channel in channels])
 
+    async def forget(self, domids: Sequence[int]) -> None:
+        """Remove what there still is by the names of domains that are gone, if it is ours.
+
+        Their directories, empty by now, and what was reported of them: domids count up, and each
+        would leave some. Nothing of a device's that goes alone: another may have its name already.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        if not (self.privileged and domids):
+            return
+        above = [paths.DECISIONS, paths.REPORTS]
+        for _ in ("backend", "class"):
+            listings = await self._store.directory_many(above)
+            above = [
+                f"{path}/{name}"
+                for path, names in zip(above, listings, strict=True)
+                if isinstance(names, list)
+                for name in names
+            ]
+        await self._store.rm_many([f"{path}/{domid}" for path in above for domid in domids])
+
     async def write(self, path: str, value: bytes) -> bool:
         """Write one node of the broker's own; whether the store took it.
 

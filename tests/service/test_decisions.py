@@ -253,6 +253,23 @@ async def test_a_channel_that_is_gone_loses_its_record(host, box):
 
 
 @run
+async def test_a_domain_that_is_gone_leaves_no_node_by_its_domid(host, box):
+    for domid in (3, 4):
+        host.create(domid)
+    await box.start()
+    vifs = [host.vif(domid) for domid in (3, 4)]
+    for domid, vif in zip((3, 4), vifs, strict=True):
+        box.label(uuid_of(domid), "web_a")
+        host.report(vif)
+        await host.decided(vif, "grant")
+    host.destroy(3)
+    for top in (paths.DECISIONS, paths.REPORTS):
+        await until(lambda top=top: host.read(f"{top}/0/vif/3") is None)
+    assert host.text(vifs[1])
+    assert host.read(f"{paths.report_dir(vifs[1])}/nonce")
+
+
+@run
 async def test_a_reused_domid_inherits_nothing(host, box):
     host.create(3)
     await box.start()
