@@ -38,8 +38,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def say(text: str) -> None:
-    """A line on the console."""
-    sys.stderr.write(f"init: {text}\n")
+    """A line on the console, with the seconds since the kernel began."""
+    sys.stderr.write(f"init: {time.clock_gettime(time.CLOCK_BOOTTIME):.1f} s: {text}\n")
 
 
 def check(result: int, what: str) -> None:
@@ -101,6 +101,7 @@ def prepare_state() -> None:
 
 def start_brokerd() -> int:
     """Its process; it makes a state where there never was one."""
+    say("starting brokerd")
     arguments = [PYTHON, "-I", "-m", "broker.service.main", "--config", CONFIG]
     if not BROKER.exists():
         arguments.append("--init")
@@ -184,6 +185,7 @@ def main() -> None:
         mount("dev", "/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC)
         mount("run", "/run", "tmpfs", plain, "mode=755,size=4m")
         load_modules()
+        say("waiting for the state's disk")
         prepare_state()
         run()
     except OSError as error:
