@@ -144,10 +144,13 @@ class Publisher:
             for key, value in wanted.security(domain).items():
                 held = domain.security.get(key)
                 path = f"{paths.security_dir(domain.uuid or '')}/{key}"
-                if (held or b"") != value:
-                    shown.append((path, value, domain))
-                    if held and held != domain.written.get(key):
-                        foreign.append((path, escape(held, 100)))
+                if (held or b"") == value:
+                    # As good as written: by the broker before it was started anew, if not now.
+                    domain.written[key] = value
+                    continue
+                shown.append((path, value, domain))
+                if held and held != domain.written.get(key):
+                    foreign.append((path, escape(held, 100)))
         for device in devices:
             value = wanted.verdict(device)
             if device.display_path and value and device.shown != value:

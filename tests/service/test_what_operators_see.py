@@ -14,6 +14,7 @@ from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector
 from broker.service import audit
+from broker.xenstore import paths
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
@@ -218,3 +219,17 @@ async def test_a_good_label_found_late_is_adopted(host, box):
     host.client.write(f"{home}/acm_label/labelname", b"plain", tx)
     host.client.end(tx)
     await until(lambda: host.read(f"{home}/status") == b"labelled")
+
+
+@run
+async def test_what_an_earlier_run_wrote_is_nobody_elses(host, box):
+    host.create(3)
+    status = f"{paths.security_dir(uuid_of(3))}/status"
+    await box.start()
+    await until(lambda: host.read(status))
+    await box.stop()
+    await box.start()
+    await until(lambda: box.engine.mirror.domains[3].written)
+    box.label(uuid_of(3), "plain")
+    await until(lambda: (host.read(status) or b"").startswith(b"labelled"))
+    assert not [line for line in box.lines("alarm") if "did not write" in line["detail"]]
