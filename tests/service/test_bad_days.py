@@ -349,3 +349,16 @@ async def test_a_turn_that_fails_starts_over_and_opens_nothing(host, box, monkey
     assert record.verdict == "grant"
     assert "a turn failed" in box.brokerd.audit.last_error[1]
     assert "\x1b" not in box.brokerd.audit.last_error[1]
+
+
+@run
+async def test_a_disk_that_fails_at_the_end_keeps_nobody_from_stopping(host, box, monkeypatch):
+    await box.start()
+
+    def failing(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    brokerd = box.brokerd
+    monkeypatch.setattr(journal_module.os, "fdatasync", failing)
+    await box.stop()
+    assert "No space left" in brokerd.audit.last_error[1]
