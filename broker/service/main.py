@@ -39,7 +39,7 @@ from broker.service.config import EMBEDDED, Settings, load_settings
 from broker.service.engine import Engine
 from broker.service.freshness import check_freshness
 from broker.service.heartbeat import INTERVAL, Heartbeat
-from broker.service.orders import Orders
+from broker.service.orders import By, Orders
 from broker.service.policies import Policies
 from broker.service.specs import load_specs
 from broker.service.statedir import RefusedError, StateDir
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime, IReactorUNIX
 
+    from broker.core.definition import Action
+    from broker.service.mirror import Device
     from broker.xenstore.client import StoreConnection
     from broker.xenstore.transport import Reactor
 
@@ -132,6 +134,7 @@ class Brokerd:
         )
         self.orders = Orders(self.engine, key, clock, lambda: self.heartbeat.published)
         self.admin = BrokerAdmin(self.engine, self._policies, self.heartbeat, self.orders, address)
+        self.engine.police.on_punish = self._punish
         self._rpc = Servers(self.admin, settings.socket, settings.listen, settings.tls, reactor)
         self.admin.warnings = self._rpc.warnings
 
@@ -206,6 +209,15 @@ class Brokerd:
         """A watch fired: the results of orders are nothing that is decided on."""
         if not self.orders.event(path):
             self.engine.event(path, token)
+
+    def _punish(
+        self, action: Action, device: Device, domid: int | None, uuid: str | None, reason: str
+    ) -> None:
+        """Have dom0's agent do what a denial cannot."""
+        if action == "reset":
+            self.orders.reset(device, By(reason=reason))
+        elif domid is not None and uuid is not None:
+            self.orders.destroy(domid, uuid, reason)
 
     async def _connected(self, connection: StoreConnection) -> None:
         await self.engine.connected(connection)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from broker.service.mirror import Device, Mirror
     from broker.xenstore.client import StoreConnection
 
+    Punish = Callable[[Action, Device, int | None, str | None, str], object]
+
 PAUSE: Final = 0.1
 """Seconds between two looks at one channel, however fast it changes."""
 _STALL: Final = "deadline."
@@ -48,7 +50,8 @@ class Police:
     """One monitor for each description, one life for each channel.
 
     `on_sanction(device, domid)` is called when a channel, or with a domid all of that domain's,
-    has to be judged anew.
+    has to be judged anew; `on_punish(action, device, domid, uuid, reason)` for what takes more
+    than a denial: `reset` and `destroy`.
     """
 
     log = Logger()
@@ -68,6 +71,7 @@ class Police:
         self._audit = audit
         self._clock = clock
         self._on_sanction = on_sanction
+        self.on_punish: Punish = lambda *_: None
         self._monitors: dict[str, Monitor] = {}
         self._connection: StoreConnection | None = None
         self._lives: dict[Device, tuple[Monitor, Life]] = {}
@@ -269,3 +273,8 @@ class Police:
                 "{action} {device}: {reason}", action=action, device=device, reason=reason
             )
             self._on_sanction(device, None if end is None else end.domid)
+            if action in ("reset", "destroy"):
+                victim: tuple[int | None, str | None] = (None, None)
+                if violation.party == "frontend" and end is not None:
+                    victim = (end.domid, uuid)
+                self.on_punish(action, device, *victim, reason)

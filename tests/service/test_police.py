@@ -199,3 +199,21 @@ async def test_what_the_ends_show_while_the_agent_is_at_work_is_nobodys_fault(ho
     assert not box.lines("violation")
     ends(host, vif, "state", front="99")
     await host.decided(vif, "deny", "closed: frontend broke")
+
+
+@pytest.mark.parametrize("action", ["reset", "destroy"])
+@run
+async def test_what_takes_more_than_a_denial_is_ordered_of_dom0(host, box, action):
+    box.policy.write_text(policy(default=action))
+    host.client.write(paths.ORDER_RESULTS, b"connect,disconnect,reset,destroy")
+    await box.start()
+    vif, other = await granted(host, box, 3), await granted(host, box, 4)
+    for channel in (vif, other):
+        await looked(box, channel)
+    ends(host, vif, "state", front="99")
+    await host.decided(vif, "deny", f"{action}: frontend broke")
+    await until(lambda: box.lines("ordered"))
+    ends(host, other, "state", back="99")
+    await host.decided(other, "deny", "closed: backend broke")
+    (line,) = box.lines("ordered")
+    assert (line["kind"], line["domid"], line["uuid"]) == (action, 3, uuid_of(3))
