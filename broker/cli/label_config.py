@@ -25,7 +25,7 @@ def register(commands: groups.Commands) -> None:
         groups.group(commands, "label"),
         "from-config",
         client.asking(_from_config),
-        help="give a domain the label in its xl configuration; the file is read, never executed",
+        help="give a domain the label in its xl configuration, which is never executed",
         example="brokerctl label from-config /etc/xen/web1.cfg && xl create /etc/xen/web1.cfg",
     )
     leaf.add_argument("file", metavar="FILE", type=Path, help="the domain's configuration")
@@ -38,8 +38,9 @@ def register(commands: groups.Commands) -> None:
     numbers.add_argument("--map", metavar="FILE", type=Path, help="ssidrefs are those of this .map")
     numbers.add_argument(
         "--numbering",
+        metavar="ORDER",
         choices=SCHEMES,
-        help="ssidrefs are those of the labels of the policy in force, numbered so",
+        help=f"ssidrefs number the labels of the policy in force so: {' or '.join(SCHEMES)}",
     )
     connection.add_options(leaf, top=False)
 
