@@ -28,6 +28,7 @@ MODULES: Final = (
     "broker.cli.policy_suggest",
     "broker.cli.label",
     "broker.cli.label_config",
+    "broker.cli.label_ticket",
     "broker.cli.spec",
     "broker.cli.audit",
     "broker.cli.audit_tail",

@@ -93,6 +93,24 @@ class Admin(Protocol):
         """Every stored label."""
         ...
 
+    async def label_export(
+        self, caller: Caller, arguments: methods.LabelExport
+    ) -> methods.LabelTicket:
+        """A signed ticket of a domain's label."""
+        ...
+
+    async def label_import(
+        self, caller: Caller, arguments: methods.LabelImport
+    ) -> methods.LabelChange:
+        """Store the label of a ticket."""
+        ...
+
+    async def label_check(
+        self, caller: Caller, arguments: methods.MigrationQuery
+    ) -> methods.MigrationAnswer:
+        """Whether a domain would be admitted here."""
+        ...
+
     async def channel_list(
         self, caller: Caller, arguments: methods.ChannelFilter
     ) -> tuple[methods.Channel, ...]:

@@ -19,6 +19,7 @@ Selector = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Device = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,9})$(?!\n)")]
 DeviceClass = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$(?!\n)")]
+Ticket = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
 
 
@@ -144,6 +145,50 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     set_by: str | None = None
     set_at: float | None = None
+
+
+class LabelExport(Arguments, frozen=True, kw_only=True):
+    """A ticket for the label of a running domain, good for `hours`."""
+
+    domain: Selector
+    hours: Annotated[int, msgspec.Meta(ge=1, le=168)] = 24
+
+
+class LabelTicket(msgspec.Struct, frozen=True, kw_only=True):
+    """A ticket: one line, signed by the broker; `expires` in seconds since 1970."""
+
+    ticket: str
+    uuid: str
+    label: str
+    expires: int
+
+
+class LabelImport(Arguments, frozen=True, kw_only=True):
+    """A ticket of a broker whose key is one of `label_signers` here."""
+
+    ticket: Ticket
+
+
+class MigrationQuery(Arguments, frozen=True, kw_only=True):
+    """A domain that is to come: its ticket, or the uuid that its label is stored for here.
+
+    `uses` are channels it will have, besides those of the ticket: class, resource (or `-`), mode
+    and the backend's label, as `vbd/lun_red/w/SystemManagement`.
+    """
+
+    ticket: Ticket | None = None
+    uuid: Annotated[str, msgspec.Meta(max_length=36)] | None = None
+    uses: Annotated[tuple[Name, ...], msgspec.Meta(max_length=100)] = ()
+
+
+class MigrationAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the domain would be admitted with all these channels, and what stands against it."""
+
+    verdict: Literal["grant", "deny"]
+    uuid: str
+    label: str
+    uses: tuple[str, ...]
+    reasons: tuple[Reason, ...]
 
 
 class LabelChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from broker.service.mirror import Device
     from broker.service.orders import Orders
     from broker.service.policies import Policies
+    from broker.service.tickets import Tickets
 
 
 class BrokerAdmin:
     """The broker, as the RPC's server sees it (`broker.rpc.admin.Admin`)."""
+
+    tickets: Tickets
 
     def __init__(
         self,
@@ -184,6 +187,25 @@ class BrokerAdmin:
         del arguments
         seen = self._authority.sees(caller, "label.list")
         return tuple(it for it in self.labels.all() if seen(self._targets.of_label(it)))
+
+    async def label_export(
+        self, caller: Caller, arguments: methods.LabelExport
+    ) -> methods.LabelTicket:
+        """A signed ticket of a domain's label, audited first."""
+        return self.tickets.export(arguments, caller)
+
+    async def label_import(
+        self, caller: Caller, arguments: methods.LabelImport
+    ) -> methods.LabelChange:
+        """Store the label of a ticket, audited first."""
+        return self.tickets.take(arguments.ticket, caller)
+
+    async def label_check(
+        self, caller: Caller, arguments: methods.MigrationQuery
+    ) -> methods.MigrationAnswer:
+        """Whether a domain would be admitted here."""
+        del caller
+        return self.tickets.check(arguments)
 
     async def channel_list(
         self, caller: Caller, arguments: methods.ChannelFilter

@@ -55,6 +55,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     state: str = "/var/lib/xen-policy-broker"
     policy: str | None = None
     policy_signers: tuple[str, ...] = ()
+    label_signers: tuple[str, ...] = ()
     specs: str | None = None
     rpc: RpcConfig = RpcConfig()
     adopt_labels: bool = False
@@ -70,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state: Path
     policy: Path | None
     policy_signers: tuple[Path, ...] = ()
+    label_signers: tuple[Path, ...] = ()
     specs: Path
     socket: Path
     listen: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
         state=(state or base / config.state).absolute(),
         policy=None if config.policy is None else base / config.policy,
         policy_signers=tuple(base / name for name in config.policy_signers),
+        label_signers=tuple(base / name for name in config.label_signers),
         specs=_SPECS if config.specs is None else base / config.specs,
         socket=base / config.rpc.socket,
         listen=config.rpc.listen,

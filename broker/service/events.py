@@ -59,6 +59,16 @@ class LabelSet(Line, frozen=True, tag="label_set"):
     role: str = ""
 
 
+class LabelExported(Line, frozen=True, tag="label_exported"):
+    """A ticket of a domain's label is signed, good until `expires`."""
+
+    uuid: str
+    label: str
+    expires: int
+    subject: str
+    role: str = ""
+
+
 class LabelRemoved(Line, frozen=True, tag="label_removed"):
     """The label of a uuid or a name was taken away."""
 
@@ -297,6 +307,7 @@ Event = (
     | Accepted
     | Stopped
     | LabelSet
+    | LabelExported
     | LabelRemoved
     | Admitted
     | Released

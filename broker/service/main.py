@@ -43,6 +43,7 @@ from broker.service.orders import By, Orders
 from broker.service.policies import Policies
 from broker.service.specs import load_specs
 from broker.service.statedir import RefusedError, StateDir
+from broker.service.tickets import Tickets
 from broker.text.problems import ProblemsError
 from broker.xenstore import paths
 from broker.xenstore.errors import StoreError
@@ -135,6 +136,8 @@ class Brokerd:
         self.orders = Orders(self.engine, key, clock, lambda: self.heartbeat.published)
         self.admin = BrokerAdmin(self.engine, self._policies, self.heartbeat, self.orders, address)
         self.engine.police.on_punish = self._punish
+        label_signers = [read_signer(it.read_bytes(), str(it)) for it in settings.label_signers]
+        self.admin.tickets = Tickets(self.engine, self.admin.labels, key, label_signers)
         self._rpc = Servers(self.admin, settings.socket, settings.listen, settings.tls, reactor)
         self.admin.warnings = self._rpc.warnings
 

@@ -226,6 +226,20 @@ class FakeAdmin:
         self._called("label.list", caller, arguments)
         return (LABEL, UNLABELLED)
 
+    async def label_export(self, caller, arguments):
+        self._called("label.export", caller, arguments)
+        return methods.LabelTicket(ticket="label uuid=-", uuid=UUID, label="web_a", expires=1)
+
+    async def label_import(self, caller, arguments):
+        self._called("label.import", caller, arguments)
+        return methods.LabelChange(now=LABEL, previous=None, changed=True)
+
+    async def label_check(self, caller, arguments):
+        self._called("label.check", caller, arguments)
+        return methods.MigrationAnswer(
+            verdict="grant", uuid=UUID, label="web_a", uses=(), reasons=()
+        )
+
     async def channel_list(self, caller, arguments):
         self._called("channel.list", caller, arguments)
         return self.channels

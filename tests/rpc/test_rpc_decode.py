@@ -20,7 +20,8 @@ def test_every_method_has_one_handler_in_admin_and_no_handler_is_without_a_metho
 
 def test_the_methods_that_write_are_these():
     assert {m.name for m in METHODS if m.writes} == {
-        *("label.set", "label.rm", "audit.checkpoint"),
+        *("label.set", "label.rm", "label.export", "label.import", "audit.checkpoint"),
+        *("channel.connect", "channel.disconnect", "channel.reset"),
         *("policy.load", "policy.approve", "policy.reject", "policy.withdraw"),
     }
 

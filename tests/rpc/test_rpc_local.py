@@ -30,8 +30,13 @@ ARGUMENTS = {
     "label.set": {"domain": "web1", "label": "web_a"},
     "label.get": {"domain": "web1"},
     "label.rm": {"domain": "web1"},
+    "label.export": {"domain": "web1", "hours": 2},
+    "label.import": {"ticket": "label uuid=-"},
     "channel.list": {"verdict": "deny"},
     "channel.explain": {"class": "vif", "frontend": "3", "device": "0"},
+    "channel.connect": {"domain": "web1", "class": "vif"},
+    "channel.disconnect": {"class": "vif", "frontend": "3", "device": "0"},
+    "channel.reset": {"class": "vif", "frontend": "3", "device": "0"},
     "decision.query": {"frontend": "web1", "backend": "0", "class": "vbd", "resource": "lun"},
     "policy.load": {"text": "policy: corp", "replaces": DIGEST},
     **{

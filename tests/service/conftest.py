@@ -3,6 +3,9 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from broker_host import BrokerBox, Host
+from twisted.internet.threads import deferToThread
+
+from broker.cli import main as brokerctl
 
 
 @pytest.fixture
@@ -19,3 +22,16 @@ async def box(store_daemon):
     box = BrokerBox(store_daemon.address)
     yield box
     await box.close()
+
+
+@pytest.fixture
+def ctl(box, capsys):
+    """Runs brokerctl against the broker of the box: exit code, standard output and error."""
+
+    async def start(*words):
+        words = [str(word) for word in ("--socket", box.directory / "rpc.sock", *words)]
+        code = await deferToThread(brokerctl.main, words)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return start

@@ -7,25 +7,9 @@ import json
 import pytest
 import pytest_twisted
 from broker_host import POLICY, until, uuid_of
-from twisted.internet.threads import deferToThread
-
-from broker.cli import main as brokerctl
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
-
-
-@pytest.fixture
-def ctl(box, capsys):
-    """Runs brokerctl against the broker of the box: exit code, standard output and error."""
-
-    async def start(*words):
-        words = [str(word) for word in ("--socket", box.directory / "rpc.sock", *words)]
-        code = await deferToThread(brokerctl.main, words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return start
 
 
 def write(box, name, text):

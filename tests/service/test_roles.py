@@ -34,6 +34,8 @@ ARGUMENTS = {
     "label.set": {**DOMAIN, "label": "plain"},
     "label.get": DOMAIN,
     "label.rm": DOMAIN,
+    "label.export": DOMAIN,
+    "label.import": {"ticket": "x"},
     "channel.explain": {"class": "vif", "frontend": "d3", "device": "0"},
     "channel.connect": {**DOMAIN, "class": "vif"},
     "channel.disconnect": {"class": "vif", "frontend": "d3", "device": "7"},
