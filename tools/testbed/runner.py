@@ -156,15 +156,15 @@ class Runner:
     def _collect(self, bed: Bed) -> None:
         """What dom0 has to say after a scenario, into its directory."""
         place = f"/results/{bed.scenario}"
+        # xl and xenstore-ls never end without a xenstored.
         commands = (
-            "xl list -l > xl-list.json",
-            "xenstore-ls -fp > xenstore.txt",
-            "xl dmesg > xl-dmesg.txt",
             "dmesg > dmesg.txt",
+            "cp /var/log/xen/console/* .",
             "ip -d addr > links.txt",
             "nft list ruleset > nft.txt",
-            "cp /var/log/xen/console/* .",
-            "cp /var/log/xen/xen-hotplug.log .",
+            "timeout 20 xl dmesg > xl-dmesg.txt",
+            "timeout 20 xenstore-ls -fp > xenstore.txt",
+            "timeout 20 xl list -l > xl-list.json",
         )
         try:
             bed.dom0.try_run(f"mkdir -p {place}; cd {place}; {'; '.join(commands)}")
