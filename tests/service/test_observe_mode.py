@@ -5,11 +5,16 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from broker_host import POLICY, until, uuid_of
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.core.channels import Decision
 from broker.core.observation import is_observed
+from broker.core.record import RecordError, parse_record
 from broker.rpc import methods
 from broker.rpc.admin import ROOT, Caller
 from broker.service.events import Observed
+from broker.service.judge import make_entry
+from broker.service.mirror import Device
 from broker.service.state import MAX_OBSERVED, State
 
 pytestmark = pytest.mark.xenstored
@@ -135,3 +140,19 @@ def test_what_was_seen_is_bounded():
     for number in range(MAX_OBSERVED + 5):
         state.apply(Observed(1.0, ("vif", f"l{number}", "m", None, "w"), "vif/1/0 -> 0"))
     assert len(state.observed) == MAX_OBSERVED
+
+
+def test_no_observed_grant_is_made_that_has_no_room_to_say_so():
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    device, refused = Device(3, "vbd", "51712"), 0
+    device.backend = 0
+    for length in range(1000, 1700, 5):
+        names = ("plain", "SystemManagement"), "r" * length
+        decision = Decision("grant", uuid_of(3), "0" * 32, "0" * 64, *names, None, None, WHY)
+        try:
+            text = make_entry(device, decision, 1, key).text
+        except RecordError:
+            refused += 1
+        else:
+            assert is_observed(parse_record(text).reason)
+    assert 0 < refused < 140
