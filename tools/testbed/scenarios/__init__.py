@@ -13,6 +13,8 @@ ORDER = (
     "foreign_script",
     "save_restore",
     "malicious",
+    "sanctioned",
+    "connected_by_hand",
     "chinese_wall",
     "driver_domain",
     "many",

@@ -1,0 +1,48 @@
+"""A running guest gets a card and a disk by hand, has them reset, and loses them by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tools.testbed.bed import XVDA
+
+if TYPE_CHECKING:
+    from tools.testbed.bed import Bed
+
+IMAGE = "/srv/red-hand.img"
+
+
+def run(bed: Bed) -> None:
+    """Everything by the RPC: dom0's agent does it on the broker's signed order."""
+    one = bed.guest("one", "web_red")
+    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
+    two.up(2)
+    bed.dom0.run(f"truncate -s 16M {IMAGE}; printf hand | dd of={IMAGE} conv=notrunc 2>/dev/null")
+    domain = f"uuid:{one.uuid}"
+    status, said = bed.dom0.try_run(
+        f"brokerctl channel connect --domain {domain} --resource disks_blue"
+        f" --params /srv/blue-hand.img"
+    )
+    bed.check("a disk that the policy denies is refused", status == 1, (status, said))
+    bed.dom0.rpc("channel.connect", domain=domain, bridge="xenbr0", **{"class": "vif"})
+    one.up(1)
+    bed.check("one pings two over a card connected by hand", one.reaches(2))
+    bed.dom0.rpc("channel.connect", domain=domain, resource="disks_red", params=IMAGE)
+    bed.connected(one, "vbd", XVDA)
+    status, said = one.try_run("dd if=/dev/xvda bs=512 count=1 2>/dev/null | head -c 4")
+    bed.check("and reads a disk connected by hand", (status, said) == (0, "hand"), (status, said))
+    before = bed.record(one, "vif")["nonce"]
+    bed.dom0.rpc("channel.reset", frontend=domain, device="0", **{"class": "vif"})
+    bed.soon(
+        "a reset card comes back in a new life",
+        lambda: bed.record(one, "vif").get("nonce", before) != before and bed.vif_is_open(one),
+    )
+    one.up(1)
+    bed.check("and one pings two again", one.reaches(2))
+    for device_class, device in (("vif", "0"), ("vbd", str(XVDA))):
+        bed.dom0.rpc(
+            "channel.disconnect", frontend=domain, device=device, **{"class": device_class}
+        )
+    bed.soon("the card is gone", lambda: not bed.link(one))
+    bed.soon("and so is the disk's thread", lambda: not bed.blkback_threads(one))
+    bed.check("no loop device is left", not bed.dom0.run("losetup -a"), bed.dom0.run("losetup -a"))

@@ -1,0 +1,43 @@
+"""A guest that breaks the protocol of a card or a disk is named, and loses that device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tools.testbed.bed import XVDA
+
+if TYPE_CHECKING:
+    from tools.testbed.bed import Bed
+
+
+def run(bed: Bed) -> None:
+    """On unmodified drivers: netfront and netback, blkfront and blkback."""
+    bad = bed.guest("bad", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-sb.img"])
+    good = bed.guest("good", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-sg.img"])
+    for number, guest in enumerate((bad, good), 1):
+        guest.up(number)
+        bed.connected(guest, "vbd", XVDA)
+    bed.check("both ping each other", good.reaches(1))
+    bed.check(
+        "well-behaved drivers are blamed for nothing",
+        not bed.dom0.run(
+            'grep -c \'"event":"sanctioned"\' /var/lib/xen-policy-broker/audit.jsonl'
+            " | grep -v '^0$' || true"
+        ),
+    )
+    home = f"/local/domain/{bad.domid}/device"
+    bad.run(f"misbehave write {home}/vif/0/state 99")
+    bed.soon(
+        "who broke it is in the record",
+        lambda: "frontend%20broke" in bed.record(bad, "vif").get("reason", ""),
+    )
+    bed.soon("its card is shut", lambda: not bed.vif_is_open(bad))
+    bed.check("nobody hears it any more", not good.reaches(1))
+    bed.check("its disk still works", bed.enforced(bad, "vbd", XVDA) == "open")
+    bad.run(f"misbehave write {home}/vbd/{XVDA}/state 99")
+    bed.soon("then it loses the disk too", lambda: bed.enforced(bad, "vbd", XVDA) == "closed")
+    bed.check("blkback's thread is gone", not bed.blkback_threads(bad), bed.blkback_threads(bad))
+    bed.check(
+        "the other's card and disk are open still",
+        bed.vif_is_open(good) and bed.enforced(good, "vbd", XVDA) == "open",
+    )
