@@ -47,6 +47,6 @@ async def test_any_two_domains_are_answered_as_their_channel_is_decided(host, bo
     with pytest.raises(RpcError, match="no domain 9 runs"):
         await ask("3", "9")
     host.create(5, name="d3")
-    await until(lambda: 5 in box.engine.mirror.domains)
+    await until(lambda: [it.name for it in box.engine.mirror.of_uuid(uuid_of(5))] == ["d3"])
     with pytest.raises(RpcError, match="2 domains are d3"):
         await ask("d3", "0")
