@@ -399,6 +399,9 @@ class Engine:
         domain = self.mirror.domains.get(device.domid)
         if kind and domain is not None:
             self.audit.violation(domain, device, kind, evidence)
+            if evidence:
+                # What cannot be read may be dom0's helper's doing, who has yet to open it.
+                self.police.accuse(device, f"{kind}{evidence}")
 
     def _overspent(self, domid: int) -> None:
         """A backend's agent makes up lives without end; they stay undecided in any case."""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from broker.core.revocations import parse_report
 from broker.core.sanctions import SEVERITY, End, action_for, damped
-from broker.protocol.life import NEVER
+from broker.protocol.life import NEVER, Violation
 from broker.protocol.monitor import Monitor
 from broker.service import events
 from broker.service.ends import read_ends
@@ -24,13 +24,13 @@ from broker.xenstore import paths
 from broker.xenstore.errors import ConnectionLostError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
     from broker.core.definition import Action
-    from broker.protocol.life import Life, Violation
+    from broker.protocol.life import Life
     from broker.protocol.spec import Spec
     from broker.service.audit import Audit
     from broker.service.judge import Judge
@@ -128,6 +128,15 @@ class Police:
         if device not in self._lives:
             self.mark(device)
 
+    def accuse(self, device: Device, evidence: str) -> None:
+        """The guest's copy of what the toolstack wrote is not what the toolstack wrote.
+
+        That needs no look at what was there before; it is written down already.
+        """
+        if self._judge.policy is not None and device.channel is not None:
+            said = Violation("frontend", "frontend.backend.fixed", evidence, self._clock.seconds())
+            self._punish(device, [said])
+
     def tick(self) -> None:
         """Called now and then: whose deadline has passed is looked at, who is gone forgotten."""
         now = self._clock.seconds()
@@ -213,7 +222,17 @@ class Police:
         return (report.seq, report.nonce) == (entry.seq, entry.decision.nonce)
 
     def _deal_with(self, device: Device, violations: tuple[Violation, ...]) -> None:
-        """Write violations down, and do the most severe of what they lead to."""
+        """Write violations down, then do what they lead to."""
+        channel = device.channel
+        domids = (
+            {} if channel is None else {"frontend": channel.frontend, "backend": channel.backend}
+        )
+        for it in violations:
+            self._audit.broke(device, domids.get(it.party), it.party, it.rule, it.evidence)
+        self._punish(device, violations)
+
+    def _punish(self, device: Device, violations: Sequence[Violation]) -> None:
+        """Do the most severe of what violations lead to."""
         policy, channel = self._judge.policy, device.channel
         if policy is None or channel is None:
             return
@@ -231,8 +250,6 @@ class Police:
                 ends=ends,
                 untouchable=self.untouchable,
             )
-            blamed = ends[violation.party].domid if violation.party in ends else None
-            self._audit.broke(device, blamed, violation.party, violation.rule, violation.evidence)
             if worst is None or SEVERITY[action] > SEVERITY[worst[0]]:
                 worst = (action, violation)
         if worst is not None and worst[0] != "report":

@@ -188,9 +188,8 @@ async def test_a_flooding_guest_does_not_delay_the_others(host, box):
 
 
 @run
-async def test_a_frontend_that_rewrites_its_backend_is_noted_and_gains_nothing(host, box):
+async def test_a_frontend_that_rewrites_its_backend_is_noted_and_loses_that_channel(host, box):
     vif = await granted(host, box)
-    good = host.text(vif)
     home = paths.frontend_dir(3, "vif", "0")
     host.client.write(f"{home}/backend-id", b"7\x1b[31m")
     host.client.write(f"{home}/backend", b"/local/domain/7/backend/vif/3/0")
@@ -198,7 +197,9 @@ async def test_a_frontend_that_rewrites_its_backend_is_noted_and_gains_nothing(h
     line = box.lines("violation")[0]
     assert (line["domid"], line["uuid"]) == (3, uuid_of(3))
     assert "\x1b" not in line["detail"]
-    assert host.text(vif) == good
+    record = await host.decided(vif, "deny", "closed: frontend broke")
+    assert "\x1b" not in record.reason
+    assert record.backend == 0
 
 
 @run

@@ -43,6 +43,7 @@ def run(bed: Bed) -> None:
         bed.dom0.rpc(
             "channel.disconnect", frontend=domain, device=device, **{"class": device_class}
         )
-    bed.soon("the card is gone", lambda: not bed.link(one))
+    card = f"ip link show vif{one.domid}.0"
+    bed.soon("the card is gone", lambda: bed.dom0.try_run(card)[0] != 0)
     bed.soon("and so is the disk's thread", lambda: not bed.blkback_threads(one))
     bed.check("no loop device is left", not bed.dom0.run("losetup -a"), bed.dom0.run("losetup -a"))

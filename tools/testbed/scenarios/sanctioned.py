@@ -26,7 +26,7 @@ def run(bed: Bed) -> None:
         ),
     )
     home = f"/local/domain/{bad.domid}/device"
-    bad.run(f"misbehave write {home}/vif/0/state 99")
+    bad.run(f"misbehave write {home}/vif/0/backend-id 7")
     bed.soon(
         "who broke it is in the record",
         lambda: "frontend%20broke" in bed.record(bad, "vif").get("reason", ""),
@@ -34,7 +34,7 @@ def run(bed: Bed) -> None:
     bed.soon("its card is shut", lambda: not bed.vif_is_open(bad))
     bed.check("nobody hears it any more", not good.reaches(1))
     bed.check("its disk still works", bed.enforced(bad, "vbd", XVDA) == "open")
-    bad.run(f"misbehave write {home}/vbd/{XVDA}/state 99")
+    bad.run(f"misbehave write {home}/vbd/{XVDA}/ring-ref none")
     bed.soon("then it loses the disk too", lambda: bed.enforced(bad, "vbd", XVDA) == "closed")
     bed.check("blkback's thread is gone", not bed.blkback_threads(bad), bed.blkback_threads(bad))
     bed.check(
