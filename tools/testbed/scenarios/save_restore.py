@@ -38,7 +38,7 @@ def records(bed: Bed, domid: int) -> list[str]:
     return [
         path
         for path in bed.dom0.tree("/broker/v1")
-        if f"/{domid}/" in f"{path}/".partition("/0/")[2]
+        if f"/{domid}/" in f"{path}/".partition("/0/")[2] and "/order/" not in f"{path}/"
     ]
 
 
