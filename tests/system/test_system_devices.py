@@ -54,7 +54,10 @@ async def test_a_backend_directory_that_differs_from_the_toolstack_s_copy_stays_
     await product.connection.transact(changes)
     domain.devices.append(disk)
     await product.comes_to(domain, disk, "grant")
-    product.client.write(f"{disk.backend_dir(domain.domid)}/params", "/dev/vg/blue-1")
+    back = disk.backend_dir(domain.domid)
+    # The monitor reads what was opened after it was; it must not read what comes now instead.
+    await until(lambda: (back, True) in [(it.path, it.open) for it in product.monitor.moves])
+    product.client.write(f"{back}/params", "/dev/vg/blue-1")
     await until(lambda: not product.is_open(domain, disk), lambda: product.shown(domain, disk))
     await product.fence()
     assert not product.is_open(domain, disk)
