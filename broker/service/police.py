@@ -210,16 +210,18 @@ class Police:
             self._deal_with(device, violations)
 
     def _settled(self, device: Device) -> bool:
-        """Whether the agent has done what was decided last.
+        """Whether the channel is open, as decided last.
 
-        Until it has, a driver may be unbound and bound again, which no protocol knows: what the
-        ends show then is nobody's fault. With the next report a life begins anew.
+        While the agent closes or opens it, a driver is unbound and bound again, and what a gate
+        was opened with goes: no protocol knows that, and it is nobody's fault. Nor is what is left
+        there of a channel that is closed. When the agent says that it is open, a life begins.
         """
         entry = self._audit.state.ledger.get(device.path)
         report = parse_report(device.untrusted_enforced)
         if entry is None or report is None:
             return False
-        return (report.seq, report.nonce) == (entry.seq, entry.decision.nonce)
+        told = (report.state, report.seq, report.nonce)
+        return told == ("open", entry.seq, entry.decision.nonce)
 
     def _deal_with(self, device: Device, violations: tuple[Violation, ...]) -> None:
         """Write violations down, then do what they lead to."""

@@ -79,7 +79,6 @@ async def test_a_sanction_survives_the_broker_and_ends_with_the_life(host, box):
     enforced(host, vif, await host.decided(vif, "deny", "closed: frontend broke"))
     await box.stop()
     await box.start()
-    await looked(box, vif)
     assert host.verdict(vif) == "deny"
     host.detach(vif)
     await until(lambda: host.record(vif) is None)
@@ -195,6 +194,12 @@ async def test_what_the_ends_show_while_the_agent_is_at_work_is_nobodys_fault(ho
     device = box.engine.mirror.device_of(vif)
     await until(lambda: device not in box.engine.police._lives)
     enforced(host, vif, denied)
+    ends(host, vif, "state", back="4")  # as blkback leaves it when it was unbound
+    box.label(uuid_of(3), "plain")
+    again = await host.decided(vif, "grant")
+    ends(host, vif, "state", back="2")
+    assert not box.lines("violation")
+    enforced(host, vif, again)
     await looked(box, vif)
     assert not box.lines("violation")
     ends(host, vif, "state", front="99")
