@@ -183,8 +183,7 @@ class Judge:
         sanction = self._state.sanctions.get(device.path)
         if sanction is None:
             return ""
-        nonce = parse_nonce(untrusted_nonce)
-        return sanction.words if sanction.nonce is None or nonce in (None, sanction.nonce) else ""
+        return sanction.words if sanction.holds(parse_nonce(untrusted_nonce)) else ""
 
     def _damped(self, device: Device, decision: Decision) -> str:
         """Until when a new channel waits because its domain, or its backend's, breaks protocols."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 PAUSE: Final = 0.1
 """Seconds between two looks at one channel, however fast it changes."""
 _STALL: Final = "deadline."
+_ENDS: Final = f"{paths.LOCAL_DOMAIN}/"
 AT_ONCE: Final = 8
 """Channels looked at together: the rest of the store's time is the decisions'."""
 
@@ -74,7 +75,7 @@ class Police:
         self.on_punish: Punish = lambda *_: None
         self._monitors: dict[str, Monitor] = {}
         self._connection: StoreConnection | None = None
-        self._lives: dict[Device, tuple[Monitor, Life]] = {}
+        self._lives: dict[Device, tuple[int, Monitor, Life]] = {}
         self._marked: dict[Device, None] = {}
         self._looked: dict[Device, float] = {}
         self._call: IDelayedCall | None = None
@@ -102,8 +103,10 @@ class Police:
 
     def event(self, path: str) -> None:
         """A node changed; the ends' directories are below `/local/domain`."""
+        if not path.startswith(_ENDS):
+            return
         parts = path.split("/", 8)
-        if len(parts) < 7 or parts[1] != "local":
+        if len(parts) < 7:
             return
         if parts[4] == "device":
             owner = self._mirror.domains.get(paths.parse_domid(parts[3]) or 0)
@@ -118,14 +121,19 @@ class Police:
                     self.mark(device)
 
     def mark(self, device: Device) -> None:
-        """Look at a channel before long."""
+        """Look at a channel before long, if it is open; one that is not costs nothing more."""
+        if not self._settled(device):
+            self._lives.pop(device, None)
+            return
         self._marked[device] = None
         if self._call is None and not self._busy and self._connection is not None:
             self._call = self._clock.callLater(PAUSE, self._patrol)
 
     def meet(self, device: Device) -> None:
-        """A channel that may be new: its ends can have changed before it was known."""
-        if device not in self._lives:
+        """A channel that may be new, or open anew: its ends can have changed before that."""
+        entry = self._audit.state.ledger.get(device.path)
+        held = self._lives.get(device)
+        if held is None or entry is None or held[0] != entry.seq:
             self.mark(device)
 
     def accuse(self, device: Device, evidence: str) -> None:
@@ -140,7 +148,7 @@ class Police:
     def tick(self) -> None:
         """Called now and then: whose deadline has passed is looked at, who is gone forgotten."""
         now = self._clock.seconds()
-        for device, (monitor, life) in list(self._lives.items()):
+        for device, (_, monitor, life) in list(self._lives.items()):
             if device.gone:
                 del self._lives[device]
                 self._looked.pop(device, None)
@@ -197,15 +205,17 @@ class Police:
         except StoreError as error:
             self.log.debug("{device} cannot be looked at: {e}", device=device, e=error)
             return
-        if not self._settled(device):
+        entry = self._audit.state.ledger.get(device.path)
+        if entry is None or not self._settled(device):
             return
         if ends is None or device.gone:
             self.mark(device)  # it changes faster than it can be read: later
             return
         held = self._lives.get(device)
-        life = monitor.begin() if held is None or held[0] is not monitor else held[1]
+        known = held is not None and held[:2] == (entry.seq, monitor)
+        life = held[2] if held is not None and known else monitor.begin()
         life, violations = monitor.step(life, self._clock.seconds(), *ends)
-        self._lives[device] = (monitor, life)
+        self._lives[device] = (entry.seq, monitor, life)
         if violations:
             self._deal_with(device, violations)
 
@@ -270,7 +280,8 @@ class Police:
         if entry is None:
             return  # nothing is decided yet, and so nothing open
         held = state.sanctions.get(device.path)
-        if held is not None and SEVERITY[held.action] >= SEVERITY[action]:
+        same_life = held is not None and held.holds(entry.decision.nonce)
+        if held is not None and same_life and SEVERITY[held.action] >= SEVERITY[action]:
             return
         now = time.time()
         end = ends.get(violation.party)

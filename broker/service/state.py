@@ -73,6 +73,10 @@ class Sanction(msgspec.Struct, frozen=True):
     action: Action
     reason: str
 
+    def holds(self, nonce: str | None) -> bool:
+        """Whether it is about the life of that nonce (None: not known, so it may be)."""
+        return self.nonce is None or nonce in (None, self.nonce)
+
     @property
     def words(self) -> str:
         """A denial's reason; the agent takes the device away where it begins with the action."""

@@ -222,3 +222,21 @@ async def test_what_takes_more_than_a_denial_is_ordered_of_dom0(host, box, actio
     await host.decided(other, "deny", "closed: backend broke")
     (line,) = box.lines("ordered")
     assert (line["kind"], line["domid"], line["uuid"]) == (action, 3, uuid_of(3))
+
+
+@run
+async def test_a_sanction_of_one_life_shields_nobody_in_the_next(host, box):
+    """The same device, and an agent that began a new life of it."""
+    await box.start()
+    vif = await granted(host, box, 3)
+    await looked(box, vif)
+    ends(host, vif, "state", front="99")
+    await host.decided(vif, "deny", "closed: frontend broke")
+    ends(host, vif, "state", "1", "1")
+    box.engine.judge.clock = lambda: 2.0**40
+    host.report(vif)
+    enforced(host, vif, await host.decided(vif, "grant"))
+    await looked(box, vif)
+    ends(host, vif, "state", front="99")
+    await host.decided(vif, "deny", "closed: frontend broke")
+    assert len(box.lines("sanctioned")) == 2
