@@ -151,7 +151,7 @@ class NetHelper:
         self.client.change_link(index, up=up, master=master, name=name, mtu=mtu, address=address)
 
     def route_to(self, index: int, networks: Sequence[str], through: str) -> None:
-        """Have dom0 route to these networks by a guest's link; raises `NetError`."""
+        """Bring a guest's link up and route to these networks by it; raises `NetError`."""
         self.client.route_to(index, networks, through)
 
     def _start_anew(self) -> None:

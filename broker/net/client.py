@@ -113,7 +113,7 @@ class HelperClient:
         self._do(SetLink(index, up, master, name, mtu, address))
 
     def route_to(self, index: int, networks: Sequence[str], through: str) -> None:
-        """Have dom0 route to these networks by a guest's link."""
+        """Bring a guest's link up and have dom0 route to these networks by it."""
         self._do(RouteTo(index, list(networks), through))
 
     def drops(self) -> list[Drops]:

@@ -56,7 +56,7 @@ class LinkChanger(Protocol):
         """Change what is given and leave the rest; `master=0` takes it out of its bridge."""
 
     def route_to(self, index: int, networks: Sequence[str], through: str) -> None:
-        """Have dom0 route to these networks by this link, as vif-route does."""
+        """Bring this link up and have dom0 route to these networks by it, as vif-route does."""
 
 
 class LinkChanges:
@@ -100,11 +100,11 @@ class LinkChanges:
         self._ask(f"link {link.name}", _SETLINK, netlink.ACK, body)
 
     def route_to(self, index: int, networks: Sequence[str], through: str) -> None:
-        """Have dom0 route to these networks by this link, as vif-route does.
+        """Bring this link up and have dom0 route to these networks by it, as vif-route does.
 
-        The link (which is up) gets the IPv4 address of the link `through`, answers ARP for what
-        lies behind dom0, and becomes the way to each network; routes to networks of IPv6 have no
-        source. Routes go when the link goes down.
+        The link gets the IPv4 address of the link `through` (without one it does not come up at
+        all), answers ARP for what lies behind dom0, and becomes the way to each network; routes to
+        networks of IPv6 have no source. Routes go when the link goes down.
         """
         link = self._guest_link(index)
         own = self._address_of(through)
@@ -126,6 +126,7 @@ class LinkChanges:
         )
         head = IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0)
         self._ask(f"proxy_arp of {link.name}", _SETLINK, netlink.ACK, head + answering)
+        self.change_link(index, up=True)
         for text in networks:
             self._route(link, ipaddress.ip_network(ip_network(text)), host)
 

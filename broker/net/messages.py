@@ -87,7 +87,7 @@ class SetLink(Message, frozen=True):
 
 
 class RouteTo(Message, frozen=True):
-    """Have dom0 route to networks by a guest's link; see `LinkChanges.route_to`."""
+    """Bring a guest's link up and route to networks by it; see `LinkChanges.route_to`."""
 
     index: Index
     networks: Networks

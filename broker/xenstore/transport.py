@@ -51,8 +51,16 @@ def connect(reactor: Reactor, address: str, protocol: _P) -> defer.Deferred[_P]:
         factory = Factory.forProtocol(lambda: protocol)
         factory.noisy = False
         connecting: defer.Deferred[_P] = UNIXClientEndpoint(reactor, path).connect(factory)
-        return connecting
+        return connecting.addErrback(_in_words)
     return defer.fail(ValueError(f"not a store's address: {address[:200]!a} (unix:PATH, xenbus)"))
+
+
+def _in_words(failure: Failure) -> Failure:
+    """Where Twisted gives the reason as a failure, whose text is a traceback: what it says."""
+    failed = failure.value
+    if isinstance(failed, error.ConnectError) and isinstance(failed.args[0], Failure):
+        return Failure(error.ConnectError(string=failed.args[0].getErrorMessage().rstrip(".")))
+    return failure
 
 
 def _open_device(reactor: Reactor, path: str, protocol: _P) -> _P:

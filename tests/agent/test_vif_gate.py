@@ -344,7 +344,7 @@ async def test_a_links_own_name_may_be_another_and_a_bridge_it_is_in_too(it):
 
 
 class Router:
-    """Changes links as it is told, and notes what is to be routed, and what the link was like."""
+    """Changes links as it is told; notes what is to be routed and what the link was like before."""
 
     def __init__(self, it):
         self._it = it
@@ -355,15 +355,16 @@ class Router:
 
     def route_to(self, index, networks, through):
         self.routes.append((networks, through, self._it.lab.shown("vif3.0")))
+        self.change_link(index, up=True)
 
 
 @pytest.mark.parametrize("script", [b"vif-route", b"/etc/xen/scripts/vif-broker-route"])
 @pytest_twisted.ensureDeferred
-async def test_a_routed_vif_gets_its_class_then_comes_up_then_its_routes(it, script):
+async def test_a_routed_vif_gets_its_class_and_then_comes_up_with_its_routes(it, script):
     it.gate._changer = router = Router(it)
     await it.gate.open(device(script=script, ip=b"10.3.0.2 fd00::/64"))
     assert it.filter.told == [("admit", "vif3.0", (False, False))]
-    assert router.routes == [(["10.3.0.2/32", "fd00::/64"], "eth0", (True, False))]
+    assert router.routes == [(["10.3.0.2/32", "fd00::/64"], "eth0", (False, False))]
     assert it.lab.shown("vif3.0") == (True, False)
     assert it.nodes.done == ["hotplug-status=connected"]
 
@@ -372,6 +373,7 @@ async def test_a_routed_vif_gets_its_class_then_comes_up_then_its_routes(it, scr
 async def test_a_routed_vif_that_somebody_bridges_meanwhile_is_not_open(it):
     class Bridging(Router):
         def route_to(self, index, networks, through):
+            super().route_to(index, networks, through)
             it.lab.host.ip("link", "set", "vif3.0", "master", "xpbr0")
 
     it.gate._changer = Bridging(it)

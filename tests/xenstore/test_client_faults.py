@@ -487,6 +487,19 @@ async def test_addresses_that_lead_nowhere():
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_store_whose_queue_is_full_is_told_in_words(tmp_path):
+    """What is logged of it on each attempt must not look like a traceback."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as before:
+        busy.bind(path)
+        busy.listen(0)
+        before.connect(path)
+        with pytest.raises(ConnectError) as told:
+            await connect(reactor, f"unix:{path}", StoreConnection(lambda *_: None, reactor))
+    assert str(told.value) == "An error occurred while connecting: Connection was closed cleanly."
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_address_of_a_device_is_opened(tmp_path):
     """A fifo, read and written by the same descriptor, echoes like the device answers."""
     fifo = tmp_path / "device"

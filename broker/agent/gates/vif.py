@@ -110,11 +110,11 @@ class VifGate:
     def _pass_frames(self, index: int, bridge: Link | None, networks: list[str]) -> None:
         master = 0 if bridge is None else bridge.index
         try:
-            if master:
-                self._changer.change_link(index, master=master)
-            self._changer.change_link(index, up=True)
             if bridge is None:
                 self._changer.route_to(index, networks, self._through)
+            else:
+                self._changer.change_link(index, master=master)
+                self._changer.change_link(index, up=True)
             shown = self._links.get(index)
         except NetError as error:
             raise GateError(f"link: {error}") from error
