@@ -56,6 +56,7 @@ def register(commands: groups.Commands) -> None:
         metavar="DAYS",
         help="how long it is good (%(default)s)",
     )
+    _with_browser(leaf)
     leaf = _command(
         commands,
         "renew",
@@ -63,6 +64,7 @@ def register(commands: groups.Commands) -> None:
         f"brokerctl pki renew {BROKER}",
     )
     leaf.add_argument("subject", metavar="SUBJECT", help=f"who, or {BROKER}")
+    _with_browser(leaf)
     leaf = _command(
         commands,
         "revoke",
@@ -71,6 +73,14 @@ def register(commands: groups.Commands) -> None:
     )
     leaf.add_argument("which", metavar="SUBJECT|SERIAL")
     _command(commands, "list", "every certificate issued, and its state", "brokerctl pki list")
+
+
+def _with_browser(leaf: groups.Parser) -> None:
+    leaf.add_argument(
+        "--browser",
+        action="store_true",
+        help="also SUBJECT.p12, for a browser and the console; its password is printed once",
+    )
 
 
 def _command(

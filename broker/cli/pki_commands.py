@@ -48,20 +48,24 @@ def _init(authority: Authority, options: argparse.Namespace) -> int:
 
 def _issue(authority: Authority, options: argparse.Namespace) -> int:
     life = timedelta(days=options.days)
-    return _made(authority, authority.issue(Names(options.subject, options.role), _now(), life))
+    issued = authority.issue(Names(options.subject, options.role), _now(), life)
+    return _made(authority, issued, options)
 
 
 def _renew(authority: Authority, options: argparse.Namespace) -> int:
-    return _made(authority, authority.renew(options.subject, _now()))
+    return _made(authority, authority.renew(options.subject, _now()), options)
 
 
-def _made(authority: Authority, issued: Issued) -> int:
+def _made(authority: Authority, issued: Issued, options: argparse.Namespace) -> int:
     path = authority.directory.absolute() / issued.subject
     role = "" if issued.role is None else f", role {show.text(issued.role)}"
     show.line(
         f"{show.text(str(path))}.key and .crt: {show.text(issued.subject)}{role}, good until "
         f"{_day(issued.not_after)}"
     )
+    if options.browser:
+        password = authority.bundle(issued.subject)
+        show.line(f"{show.text(str(path))}.p12 for a browser; its password: {password}")
     return client.SUCCESS
 
 

@@ -3,6 +3,7 @@
 ca.key ca.crt            the authority (the key stays here)
 broker.key broker.crt    for brokerd
 <subject>.key .crt       for people, to be handed over
+<subject>.p12            the same for a browser, where it was asked for
 revoked                  the serial denylist, for brokerd
 issued.jsonl             every certificate ever issued
 """
@@ -12,13 +13,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from broker.pki.certificates import Pair, issue_broker, issue_person, make_authority
 from broker.pki.defaults import AUTHORITY_DAYS, BROKER, BROKER_DAYS, PERSON_DAYS
@@ -101,6 +105,23 @@ class Authority:
             pair = issue_person(self._authority(), who, now, life)
             return self._record(who.subject, who.role, (), pair)
 
+    def bundle(self, subject: str) -> str:
+        """Write `<subject>.p12`, which browsers take; answers the password it was closed with.
+
+        Raises:
+            PkiError: the subject's key or certificate is not here.
+            OSError: the files cannot be read or written.
+        """
+        with self._locked():
+            key, certificate = self._pair(subject)
+            password = secrets.token_urlsafe(12)
+            closed = serialization.BestAvailableEncryption(password.encode("ascii"))
+            data = pkcs12.serialize_key_and_certificates(
+                subject.encode("ascii"), key, certificate, None, closed
+            )
+            self._write(f"{subject}.p12", data, 0o600)
+        return password
+
     def renew(self, subject: str, now: datetime) -> Issued:
         """The same again, with a new key and the same length of life.
 
@@ -159,16 +180,19 @@ class Authority:
         return tuple(Listed(it, _state(it, denied, now.timestamp())) for it in issued)
 
     def _authority(self) -> Pair:
-        path = self.directory / "ca.key"
+        return self._pair("ca")
+
+    def _pair(self, name: str) -> Pair:
+        path = self.directory / f"{name}.key"
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), None)
-            certificate = x509.load_pem_x509_certificate((self.directory / "ca.crt").read_bytes())
+            certificate = x509.load_pem_x509_certificate(path.with_suffix(".crt").read_bytes())
         except FileNotFoundError as error:
             raise PkiError(f"no authority there: {error.filename}; brokerctl pki init") from None
         except (ValueError, TypeError) as error:
             raise PkiError(f"{path} does not read: {error}") from None
-        if not isinstance(key, Ed25519PrivateKey):
-            raise PkiError(f"{path} is no Ed25519 key")
+        if not isinstance(key, EllipticCurvePrivateKey | Ed25519PrivateKey):
+            raise PkiError(f"{path} is no EC or Ed25519 key")
         return key, certificate
 
     def _broker(

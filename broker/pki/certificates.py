@@ -1,4 +1,6 @@
-"""Certificates made: Ed25519, short lives, and each good for one thing only.
+"""Certificates made: P-256, short lives, and each good for one thing only.
+
+P-256 and not Ed25519, because browsers take part in the console and know nothing newer.
 
 `now` is an aware time in UTC. A certificate begins a few minutes early, for clocks that differ.
 """
@@ -10,6 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -22,23 +26,25 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    Party = tuple[x509.Name, Ed25519PublicKey]
+    Party = tuple[x509.Name, ec.EllipticCurvePublicKey | Ed25519PublicKey]
     Span = tuple[datetime, datetime]
 
 _SKEW: Final = timedelta(minutes=5)
 _ORGANIZATION: Final = "xen-policy-broker"
 
-Pair = tuple[Ed25519PrivateKey, x509.Certificate]
+Key = ec.EllipticCurvePrivateKey | Ed25519PrivateKey
+"""A key of an authority; one that is older than the console has an Ed25519 key."""
+Pair = tuple[Key, x509.Certificate]
 
 
 def make_authority(now: datetime, life: timedelta) -> Pair:
     """A new authority: it signs certificates of brokers and people, and no other authority."""
-    key = Ed25519PrivateKey.generate()
+    key = ec.generate_private_key(ec.SECP256R1())
     name = _name("authority")
     builder = _builder((name, key.public_key()), (name, key.public_key()), (now, now + life))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
-    return key, builder.sign(key, None)
+    return key, builder.sign(key, hashes.SHA256())
 
 
 def issue_broker(authority: Pair, hosts: Iterable[str], now: datetime, life: timedelta) -> Pair:
@@ -69,7 +75,7 @@ def _issue(
     span: Span,
 ) -> Pair:
     authority_key, authority_certificate = authority
-    key = Ed25519PrivateKey.generate()
+    key = ec.generate_private_key(ec.SECP256R1())
     # Nothing outlives what vouches for it.
     start, end = span[0], min(span[1], authority_certificate.not_valid_after_utc)
     builder = _builder(
@@ -81,7 +87,8 @@ def _issue(
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
     builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
-    return key, builder.sign(authority_key, None)
+    digest = None if isinstance(authority_key, Ed25519PrivateKey) else hashes.SHA256()
+    return key, builder.sign(authority_key, digest)
 
 
 def _builder(subject: Party, issuer: Party, span: Span) -> x509.CertificateBuilder:

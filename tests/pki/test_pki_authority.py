@@ -8,6 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509 import CertificateBuilder
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +21,7 @@ from broker.pki.authority import Authority, PkiError
 from broker.pki.denied import DeniedListError, read_denied, serial_text
 from broker.pki.names import Names, NamesError, check_names, names_of
 
+NAME = x509.Name([])
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
@@ -38,6 +43,26 @@ def test_keys_are_their_owners_alone(authority):
     assert keys == ["alice.key", "broker.key", "ca.key"]
     for name in (*keys, "issued.jsonl"):
         assert stat.S_IMODE((authority.directory / name).stat().st_mode) == 0o600
+
+
+def test_a_browser_takes_what_is_issued_by_an_authority_of_either_age(authority, capsys):
+    words = ("--dir", str(authority.directory), "--role", "officer", "--browser")
+    for key in (None, Ed25519PrivateKey.generate()):
+        if key is not None:
+            former = CertificateBuilder(issuer_name=NAME, subject_name=NAME)
+            former = former.public_key(key.public_key()).serial_number(1)
+            former = former.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=9000))
+            files = (key, former.sign(key, None))
+            authority._write_pair("ca", files)
+        assert brokerctl.main(["pki", "issue", "alice", *words]) == 0
+        password = capsys.readouterr().out.splitlines()[-1].rpartition(" ")[2]
+        bundle = authority.directory / "alice.p12"
+        assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
+        held, one, _ = pkcs12.load_key_and_certificates(bundle.read_bytes(), password.encode())
+        assert one == certificate(authority, "alice")
+        assert isinstance(held.curve, ec.SECP256R1)
+        assert one.public_key() == held.public_key()
+        one.verify_directly_issued_by(certificate(authority, "ca"))
 
 
 def test_what_is_issued_is_signed_short_lived_and_for_one_purpose(authority):
