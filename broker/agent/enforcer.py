@@ -21,6 +21,7 @@ from broker.agent.reports import Outcome, Reports
 from broker.agent.ungated import Gates, Refusals
 from broker.text.escape import escape
 from broker.xenstore.paths import Channel
+from broker.xenstore.together import together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -151,11 +152,11 @@ class Enforcer:
         await self._report_nonces(cases)
         closing = [case for case in cases if case.judgement.action in {"close", "suspend"}]
         opening = [case for case in cases if case.judgement.action == "open"]
-        await defer.gatherResults([defer.Deferred.fromCoroutine(self._act(it)) for it in closing])
+        await together(*[defer.Deferred.fromCoroutine(self._act(it)) for it in closing])
         if saved:
             opening = await self._still(opening)
             acts = [defer.Deferred.fromCoroutine(self._act(it)) for it in opening]
-            await defer.gatherResults(acts)
+            await together(*acts)
         else:
             for case in opening:
                 case.failure, case.retry = "granted, but the agent's state cannot be saved", True

@@ -26,6 +26,7 @@ from broker.service.survey import Changes, Survey
 from broker.text.escape import escape
 from broker.xenstore import paths
 from broker.xenstore.errors import ConnectionLostError, DeniedError, StoreError
+from broker.xenstore.together import together
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -116,11 +117,7 @@ class Engine:
         self._survey = Survey(connection, self.mirror)
         publisher = self._publisher = Publisher(connection)
         await publisher.begin()
-        for registering in [connection.watch(path, path) for path in WATCHES]:
-            try:
-                await registering
-            except DeniedError as error:
-                self.log.warn("dom0's helper has not opened all of the store: {e}", e=error)
+        await together(*[self._watch(connection, path) for path in WATCHES])
         changes = Changes()
         await self._survey.read_domains(await self._survey.list_domains(), changes)
         await self._check(connection)
@@ -135,6 +132,13 @@ class Engine:
         await self._know_oneself(connection)
         self.police.begin(connection)
         self._wake()
+
+    def _watch(self, connection: StoreConnection, path: str) -> Deferred[None]:
+        def denied(failure: Failure) -> None:
+            error = failure.trap(DeniedError) and failure.value
+            self.log.warn("dom0's helper has not opened all of the store: {e}", e=error)
+
+        return connection.watch(path, path).addErrback(denied)
 
     def disconnected(self, _: Failure) -> None:
         """The store is gone: everything stays as it is until it can be read again."""

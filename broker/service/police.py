@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from broker.core.revocations import parse_report
@@ -22,6 +22,7 @@ from broker.service.ends import read_ends
 from broker.text.escape import escape
 from broker.xenstore import paths
 from broker.xenstore.errors import ConnectionLostError, StoreError
+from broker.xenstore.together import together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -180,10 +181,7 @@ class Police:
             for device in chunk:
                 self._marked.pop(device, None)
             looks = [Deferred.fromCoroutine(self._look(device)) for device in chunk]
-            try:
-                await gatherResults(looks, consumeErrors=True)
-            except FirstError as first:
-                first.subFailure.raiseException()
+            await together(*looks)
 
     async def _look(self, device: Device) -> None:
         connection, policy = self._connection, self._judge.policy

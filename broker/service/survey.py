@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred
 
 from broker.service.dirty import DEVICE_KEYS, SECURITY_KEYS, Item, Kind
 from broker.service.drops import read_drops
 from broker.service.mirror import HIDDEN, Device, Domain, Mirror, parse_vm
 from broker.xenstore import paths
 from broker.xenstore.errors import DeniedError, NotFoundError, StoreError
+from broker.xenstore.together import together
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -71,10 +72,7 @@ class Survey:
 
         # While the answers to one chunk are looked at, the store works on the others.
         working = [Deferred.fromCoroutine(work()) for _ in range(WORKERS)]
-        try:
-            await gatherResults(working, consumeErrors=True)
-        except FirstError as first:
-            first.subFailure.raiseException()
+        await together(*working)
 
     async def _read_chunk(self, domids: Sequence[int], changes: Changes) -> None:
         store = self._store
@@ -82,7 +80,7 @@ class Survey:
         existing = store.read_many(homes)
         naming = store.read_many([f"{home}/vm" for home in homes])
         listing = store.directory_many([f"{paths.LIBXL}/{domid}/device" for domid in domids])
-        exists, vms, kinds = await existing, await naming, await listing
+        exists, vms, kinds = await together(existing, naming, listing)
         named: list[Domain] = []
         domains: list[Domain] = []  # whose devices could be listed
         branches: list[tuple[Domain, str]] = []
