@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import socket
 import subprocess
@@ -64,6 +65,7 @@ class Lab:
     """
 
     def __init__(self):
+        self._looks = itertools.count()
         tag = uuid.uuid4().hex[:6]
         self.host = Namespace(f"xpb{tag}h")
         self.guests = {3: Namespace(f"xpb{tag}a"), 4: Namespace(f"xpb{tag}b")}
@@ -95,27 +97,22 @@ class Lab:
         return "UP" in flags, " master " in text
 
     def passes(self, source=3, target=4):
-        """Whether a frame from one guest reaches the other, tried for a while."""
-        self._drain(target)
-        frame = b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + ETHERTYPE.to_bytes(2, "big") + b"x" * 46
+        """Whether a frame from one guest reaches the other, tried for a while.
+
+        Only frames of this very look count: one of an earlier look may arrive late.
+        """
+        head = b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + ETHERTYPE.to_bytes(2, "big")
+        frame = head + next(self._looks).to_bytes(8, "big").ljust(46, b"x")
         receiver = self.sockets[target]
         receiver.settimeout(0.05)
         for _ in range(6):
             with contextlib.suppress(OSError):  # ENETDOWN: its carrier is off
                 self.sockets[source].send(frame)
-            try:
-                receiver.recv(2048)
-            except TimeoutError:
-                continue
-            return True
+            with contextlib.suppress(TimeoutError):
+                while receiver.recv(2048) != frame:
+                    pass
+                return True
         return False
-
-    def _drain(self, domid):
-        receiver = self.sockets[domid]
-        receiver.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while receiver.recv(2048):
-                pass
 
     def close(self):
         for it in self.sockets.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import socket
 
@@ -28,6 +29,7 @@ class Routed(Bridged):
         lab.host.ip("addr", "add", f"{OWN}/24", "dev", "eth0")
         lab.host.ip("link", "set", "eth0", "up")
         self.sysctl("net.ipv4.ip_forward=1")
+        self._looks = itertools.count()
         self.udp = {}
         for domid, guest in lab.guests.items():
             guest.ip("addr", "add", f"{ADDRESS[domid]}/32", "dev", "eth0")
@@ -54,18 +56,20 @@ class Routed(Bridged):
         self.come_to("open", *labels)
 
     def routes(self, source=3, target=4):
-        """Whether a datagram from one guest reaches the other, tried for a while."""
+        """Whether a datagram from one guest reaches the other, tried for a while.
+
+        Only those of this very look count: one of an earlier look may arrive late.
+        """
+        datagram = str(next(self._looks)).encode()
         receiver = self.udp[target]
-        receiver.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while receiver.recv(100):
-                pass
         receiver.settimeout(0.1)
         for _ in range(6):
             with contextlib.suppress(OSError):
-                self.udp[source].sendto(b"x", (ADDRESS[target], 7000))
+                self.udp[source].sendto(datagram, (ADDRESS[target], 7000))
             with contextlib.suppress(TimeoutError):
-                return bool(receiver.recv(100))
+                while receiver.recv(100) != datagram:
+                    pass
+                return True
         return False
 
     def routes_to(self, link):
@@ -94,10 +98,11 @@ def test_labels_decide_whom_dom0_routes_to(host):
     assert host.lab.shown("vif3.0") == host.lab.shown("vif4.0") == (True, False)
     assert host.routes_to("vif3.0")[:2] == [ADDRESS[3], "scope"]
     assert f"src {OWN} metric 2" in " ".join(host.routes_to("vif3.0"))
-    wait_until(host.routes, "packets between web and shop")
-    wait_until(lambda: host.routes(4, 3), "and back")  # dom0 takes its time over proxy_arp
+    host.beat_until(host.routes, "packets between web and shop")
+    host.beat_until(lambda: host.routes(4, 3), "and back")  # dom0 takes its time over proxy_arp
     host.grant(4, "bank")
-    wait_until(lambda: not host.routes(), "the pair cut")
+    host.be_labelled(vif4="bank")
+    assert not host.routes()
     assert not host.routes(4, 3)
     assert host.lab.shown("vif4.0") == (True, False), "a label's change touches no link"
     host.decide("vif/0", "deny", fe=4)
@@ -106,7 +111,7 @@ def test_labels_decide_whom_dom0_routes_to(host):
     host.grant(4, "shop")
     host.come_to("open", 3, 4)
     host.beat_until(host.routes, "packets again")
-    assert host.labels() == {"vif3.0": "web", "vif4.0": "shop"}
+    host.be_labelled(vif3="web", vif4="shop")
     assert "(routed)" in host.net_show()
 
 
@@ -121,14 +126,14 @@ def test_nothing_is_routed_to_a_vif_without_a_grant_whatever_is_up(host):
 
 def test_what_is_routed_goes_on_while_the_agent_is_away_and_is_taken_over(host):
     host.begin_routed({3: "web", 4: "shop"})
-    wait_until(host.routes, "packets between web and shop")
+    host.beat_until(host.routes, "packets between web and shop")
     host.end(signal.SIGKILL)
-    assert host.routes()
+    wait_until(host.routes, "packets without an agent")
     host.report_file.unlink()
     host.start()
     wait_until(host.report_file.exists, "taken over")
     assert host.labels() == {"vif3.0": "web", "vif4.0": "shop"}
-    assert host.routes()
+    wait_until(host.routes, "packets of what was taken over")
     host.end(signal.SIGKILL)
     # Bridged meanwhile by somebody else, it is not what was opened.
     host.lab.host.ip("link", "set", "vif4.0", "master", "xpbr0")
@@ -187,7 +192,8 @@ def test_bridged_and_routed_vifs_of_one_host_are_held_to_the_same_labels(tmp_pat
         lab.guests[4].ip("route", "replace", "default", "via", "10.4.0.1")
         host.beat_until(host.routes, "packets between routed and bridged")
         host.grant(4, "bank")
-        wait_until(lambda: not host.routes(), "the pair cut")
+        host.be_labelled(vif4="bank")
+        assert not host.routes()
         assert not host.routes(4, 3)
     finally:
         host.end(signal.SIGKILL)

@@ -6,6 +6,7 @@ import pytest
 import pytest_twisted
 from netns import Lab
 from nodes import Nodes
+from support.xenstoreds import wait_until
 
 from broker.agent.gates.base import Device, GateError, NotReadyError
 from broker.agent.gates.vif import NoFilter, VifGate
@@ -82,7 +83,7 @@ async def test_frames_pass_only_between_open_and_suspend(it):
     await it.gate.open(vif)
     assert it.lab.shown("vif3.0") == (True, True)
     assert it.gate.observe(vif).open
-    assert it.lab.passes()
+    wait_until(it.lab.passes, "frames")
     assert it.nodes.done == ["hotplug-status=connected"]
     await it.gate.suspend(device(**{"hotplug-status": b"connected"}))
     assert it.lab.shown("vif3.0") == (False, False)
@@ -90,7 +91,7 @@ async def test_frames_pass_only_between_open_and_suspend(it):
     assert not it.lab.passes()
     assert it.nodes.done[1:] == ["-hotplug-status"]
     await it.gate.open(vif)
-    assert it.lab.passes()
+    wait_until(it.lab.passes, "frames")
 
 
 @pytest_twisted.ensureDeferred
@@ -98,7 +99,7 @@ async def test_every_step_may_be_repeated(it):
     vif = device()
     for _ in range(2):
         await it.gate.open(vif)
-    assert it.lab.passes()
+    wait_until(it.lab.passes, "frames")
     for _ in range(2):
         await it.gate.suspend(vif)
         await it.gate.release(vif)
