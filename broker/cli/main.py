@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from broker.cli import connection
+from broker.cli import client, connection
 from broker.cli.groups import Parser, subcommands
 
 if TYPE_CHECKING:
@@ -59,18 +60,40 @@ def build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run brokerctl; answers the exit code."""
+    _open_what_is_closed()
     options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (head, less) has gone; nothing is left to say, also not while exiting. What it
-        # did not read may have been a denial, so this is no success.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (head, less) has gone; nothing is left to say. What it did not read may have
+        # been a denial, so this is no success.
+        _write_no_more()
         return 141
+    except OSError as error:
+        # A full disk, as a rule: whoever reads what was written has no whole answer.
+        client.complain(f"{error.filename or 'the output'}: {error.strerror or error}")
+        _write_no_more()
+        return client.UNREACHABLE
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _open_what_is_closed() -> None:
+    """Have something to write to where the caller closed it, as with `>&-`: the null device.
+
+    Python has None there, and would print what is for standard error on standard output.
+    """
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same
+
+
+def _write_no_more() -> None:
+    """Nothing more is written to standard output, also not while exiting."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

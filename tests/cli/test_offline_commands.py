@@ -281,6 +281,43 @@ def test_a_reader_that_leaves_before_the_denials_is_no_success(policy):
     assert process.returncode == 141
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">&-", 1, ""),
+        (">&- 2>&-", 1, ""),
+        ("2>&-", 1, ""),
+        (">/dev/full", 3, "brokerctl: the output: No space left on device\n"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_no_traceback(policy, redirection, code, said):
+    asking = f'"$@" policy decide --policy {policy} {redirection}'
+    done = subprocess.run(
+        ["sh", "-c", asking, "sh", sys.executable, "-m", "broker.cli.main"],
+        input=asked(DENY),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.decode()) == (code, said)
+
+
+def test_complaints_do_not_turn_up_among_the_answers_where_standard_error_is_closed(tmp_path):
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            '"$@" policy check nowhere 2>&-',
+            "sh",
+            sys.executable,
+            "-m",
+            "broker.cli.main",
+        ],
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_a_closed_standard_input_is_not_taken_for_no_requests(policy, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", None)
     assert main(["policy", "decide", "--policy", str(policy)]) == 2
