@@ -120,6 +120,11 @@ class Bridges:
             self._looking.stop()
         self._report.stop()
 
+    @property
+    def policy(self) -> str:
+        """The digest of the policy whose labels hold here; empty where its file is missing."""
+        return "" if self._without else self._digest
+
     # the vif gate's filter
 
     def admit(self, device: Device, link: str) -> None:

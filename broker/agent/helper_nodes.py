@@ -18,6 +18,7 @@ from broker.xenstore.paths import (
     REPORTS,
     VM,
     Channel,
+    agent_path,
     drops_path,
     is_device,
     parse_backend_dir,
@@ -94,7 +95,7 @@ class HelperNodes:
 
         What a backend reports of itself goes with its last channel.
         """
-        own = drops_path(channel.backend)
+        own = (drops_path(channel.backend), agent_path(channel.backend))
         for top in (DECISIONS, REPORTS):
             parts = [str(channel.backend), channel.device_class, str(channel.frontend)]
             try:
@@ -102,7 +103,7 @@ class HelperNodes:
                 for depth in (3, 2, 1):
                     path = "/".join([top, *parts[:depth]])
                     left = await self._connection.directory(path)
-                    if [name for name in left if f"{path}/{name}" != own]:
+                    if [name for name in left if f"{path}/{name}" not in own]:
                         break
                     await self._connection.rm(path)
             except NotFoundError:

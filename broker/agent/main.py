@@ -42,8 +42,10 @@ from broker.agent.order_acts import Acts
 from broker.agent.order_log import OrderLog
 from broker.agent.order_rules import PROTOCOLS, OrderRules
 from broker.agent.orders import OrderSession
+from broker.agent.self_report import SelfReports
 from broker.agent.session import AgentSession
 from broker.agent.untrusted_backends import UntrustedBackends
+from broker.core.agent_report import MISSING
 from broker.net.links import LinkMonitor, LinkTable
 from broker.net.model import NetError
 from broker.net.privileges import give_up_net_admin
@@ -136,6 +138,14 @@ class Agent:
             if self._bridges is None
             else DropReports(config.domid, reactor, self._session.connected, self._bridges.refused)
         )
+        self._alive = SelfReports(
+            config.domid,
+            reactor,
+            self._session.connected,
+            states=self._session.states,
+            beat=lambda: self._session.beat() is not None,
+            policy=lambda: None if self._bridges is None else self._bridges.policy or MISSING,
+        )
         self._net.back = lambda: self._session.links_changed(None)
         if self._bridges is not None:
             self._bridges.changed = self._net.back
@@ -187,6 +197,7 @@ class Agent:
             self._orders.startService()
         if self._drops is not None:
             self._drops.start()
+        self._alive.start()
 
     def _nobodys_key(self) -> Ed25519PublicKey:
         """For a host whose broker has not made its key yet: its disk opens without a record.
@@ -203,6 +214,7 @@ class Agent:
     async def stop(self) -> None:
         """Finish what is under way; no gate is moved."""
         self.log.info("stopping: every gate stays as it is")
+        self._alive.stop()
         if self._drops is not None:
             self._drops.stop()
         if self._untrusted is not None:

@@ -24,6 +24,7 @@ from broker.xenstore.paths import (
     STATE,
     VM,
     Channel,
+    agent_path,
     decision_path,
     drops_path,
     frontend_dir,
@@ -80,7 +81,8 @@ def fixed_nodes(broker: int) -> dict[str, Permissions]:
 def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
     """A channel's decision node and report nodes, each after what is above it.
 
-    With a vif comes the node for what its backend's agent refused between vifs.
+    With it comes the node in which the backend's agent says that it lives, with a vif also the
+    one for what it refused between vifs.
     """
     directory = permissions(readers=[broker, channel.backend])
     reading = permissions(writers=[broker], readers=[channel.backend])
@@ -94,8 +96,9 @@ def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
         for depth in range(1, len(parts)):
             nodes["/".join([top, *parts[:depth]])] = directory
         nodes[path] = rights
+    told = permissions(writers=[channel.backend], readers=[broker])
+    nodes[agent_path(channel.backend)] = told
     if channel.device_class == "vif":
-        told = permissions(writers=[channel.backend], readers=[broker])
         nodes[drops_path(channel.backend)] = told
     for name in ("nonce", "enforced"):
         nodes[f"{report_dir(channel)}/{name}"] = reporting

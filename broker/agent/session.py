@@ -169,6 +169,10 @@ class AgentSession(service.Service):
         slots = (_link_slot(link) for link in links)
         self.touch([slot for slot in slots if slot is not None])
 
+    def states(self) -> list[str]:
+        """How the gates are, as reported: `open`, `closed`, `suspended` or `failed` for each."""
+        return [outcome.state for outcome in self._enforcer.outcomes.values()]
+
     def beat(self) -> int | None:
         """The broker's heartbeat counter; None while it is not known to live."""
         heartbeat = self._heartbeat

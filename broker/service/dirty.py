@@ -47,7 +47,7 @@ class Kind(Enum):
     RECORD = auto()
     REPORTS = auto()  # every report of one backend domain
     RECORDS = auto()  # every record towards one backend domain
-    DROPS = auto()  # what one backend domain's agent refused between vifs; all (no domid): HOST
+    DROPS = auto()  # what one backend domain's agent says of itself; all (no domid): HOST
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ def frontend_item(domid: int, device_class: str, device: str) -> Item:
 
 
 def drops_item(backend: int) -> Item:
-    """What one backend domain's agent refused between vifs."""
+    """What one backend domain's agent says of itself: that it lives, what it refused."""
     return Item(Kind.DROPS, backend, paths.drops_path(backend), backend)
 
 
@@ -147,9 +147,9 @@ def _vm_item(path: str, parts: list[str]) -> Item | None:
 @lru_cache(maxsize=16_384)
 def _broker_item(path: str) -> Item | None:
     # The same few nodes of each channel, over and over, and none of them a guest can name.
-    drops = paths.parse_drops(path)
-    if drops is not None:
-        return drops_item(drops)
+    backend = paths.parse_of_agent(path)
+    if backend is not None:
+        return drops_item(backend)
     if path == paths.REPORTS:
         return Item(Kind.DROPS, HOST, path, HOST)
     report = path.startswith(paths.REPORTS)

@@ -1,4 +1,4 @@
-"""What backends' agents report of packets refused between vifs: read, and shown to administrators.
+"""What backends' agents report of themselves: that they live, and packets refused between vifs.
 
 For people alone: nothing is decided by it. Each domain writes its own node only, so that it can
 lie about itself and about nobody else.
@@ -6,6 +6,7 @@ lie about itself and about nobody else.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from broker.core.drops import parse_drops
@@ -33,12 +34,21 @@ async def read_drops(store: StoreConnection, mirror: Mirror, domids: Iterable[in
         (listing,) = await store.directory_many([paths.REPORTS])
         names = listing if isinstance(listing, list) else []
         backends = [it for name in names if (it := paths.parse_domid(name)) is not None]
-    values = await store.read_many([paths.drops_path(it) for it in backends])
-    for backend, value in zip(backends, values, strict=True):
-        if isinstance(value, NotFoundError):
-            mirror.untrusted_drops.pop(backend, None)
-        elif not isinstance(value, StoreError) and backend in mirror.domains:
-            mirror.untrusted_drops[backend] = value
+    wanted = [make(it) for it in backends for make in (paths.drops_path, paths.agent_path)]
+    values = await store.read_many(wanted)
+    for backend, drops, lives in zip(backends, values[::2], values[1::2], strict=True):
+        _take(mirror, mirror.untrusted_drops, backend, drops)
+        before = mirror.untrusted_agents.get(backend)
+        _take(mirror, mirror.untrusted_agents, backend, lives)
+        if mirror.untrusted_agents.get(backend) != before:
+            mirror.agents_heard[backend] = time.monotonic()
+
+
+def _take(mirror: Mirror, held: dict[int, bytes], backend: int, value: bytes | StoreError) -> None:
+    if isinstance(value, NotFoundError):
+        held.pop(backend, None)
+    elif not isinstance(value, StoreError) and backend in mirror.domains:
+        held[backend] = value
 
 
 def reported_drops(mirror: Mirror) -> tuple[methods.NetDrops, ...]:

@@ -161,12 +161,17 @@ class Domain:
 
 
 class Mirror:
-    """All domains, which devices each one is backend of, and what its agent says it refused."""
+    """All domains, which devices each one is backend of, and what its agent says of itself.
+
+    `agents_heard` is when that was news last, by the monotonic clock.
+    """
 
     def __init__(self) -> None:
         self.domains: dict[int, Domain] = {}
         self.backends: dict[int, dict[Device, None]] = {}
         self.untrusted_drops: dict[int, bytes] = {}
+        self.untrusted_agents: dict[int, bytes] = {}
+        self.agents_heard: dict[int, float] = {}
         self._uuids: dict[str, set[int]] = {}
 
     def clear(self) -> None:
@@ -174,6 +179,8 @@ class Mirror:
         self.domains.clear()
         self.backends.clear()
         self.untrusted_drops.clear()
+        self.untrusted_agents.clear()
+        self.agents_heard.clear()
         self._uuids.clear()
 
     def of_uuid(self, uuid: str) -> list[Domain]:
@@ -195,6 +202,8 @@ class Mirror:
             self.drop_device(device)
         del self.domains[domid]
         self.untrusted_drops.pop(domid, None)
+        self.untrusted_agents.pop(domid, None)
+        self.agents_heard.pop(domid, None)
         if domain.uuid is not None:
             same = self._uuids[domain.uuid]
             same.discard(domid)

@@ -29,7 +29,8 @@ INTRODUCE: Final = "@introduceDomain"
 RELEASE: Final = "@releaseDomain"
 
 _DROPS: Final = "drops"
-"""Stands among the classes of a backend's reports, and is none: it has no channels below it."""
+_AGENT: Final = "agent"
+"""These stand among the classes of a backend's reports, and are none: no channels are below."""
 _DOMID: Final = re.compile(r"0|[1-9][0-9]{0,4}")
 _DEVID: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _KIND: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -115,10 +116,15 @@ def drops_path(backend: int) -> str:
     return f"{REPORTS}/{backend}/{_DROPS}"
 
 
-def parse_drops(path: str) -> int | None:
-    """The backend domid of an exact `drops_path`, or None."""
+def agent_path(backend: int) -> str:
+    """Where the backend domain's agent reports that it lives (`broker.core.agent_report`)."""
+    return f"{REPORTS}/{backend}/{_AGENT}"
+
+
+def parse_of_agent(path: str) -> int | None:
+    """The backend domid of an exact `drops_path` or `agent_path`, or None."""
     parts = path.split("/")
-    if len(parts) != 6 or path != f"{REPORTS}/{parts[4]}/{_DROPS}":
+    if len(parts) != 6 or not path.startswith(f"{REPORTS}/") or parts[5] not in (_DROPS, _AGENT):
         return None
     return parse_domid(parts[4])
 
