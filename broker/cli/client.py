@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.cli import connection, groups
+from broker.cli import connection, groups, show
 from broker.rpc.address import AddressError
 from broker.rpc.catalogue import METHODS
 from broker.rpc.client import Client, UnreachableError
@@ -58,7 +58,11 @@ def method_command(
 
 
 def asking(run: Callable[[Client, argparse.Namespace], int]) -> groups.Run:
-    """`run` with a client; what goes wrong with a call is written, and made an exit code."""
+    """`run` with a client; what goes wrong with a call is written, and made an exit code.
+
+    With `--json` it is written as the RPC writes it, on standard output: `{"error": {"code",
+    "message", "problems"}}`, with the code `unreachable` where there was no answer.
+    """
     return lambda options: _run(run, options)
 
 
@@ -93,20 +97,24 @@ def _given(arguments: dict[str, object]) -> dict[str, object]:
 
 
 def _run(run: Callable[[Client, argparse.Namespace], int], options: argparse.Namespace) -> int:
+    problems: tuple[str, ...] = ()
     try:
         return run(connect(options), options)
     except AddressError as error:
-        complain(str(error))
-        return BAD_INPUT
+        code, name, message = BAD_INPUT, "bad_input", str(error)
     except ProblemsError as error:
-        for place in error.problems:
-            print(printable(str(place), _MESSAGE_LIMIT), file=sys.stderr)
-        return BAD_INPUT
+        code, name, message = BAD_INPUT, "bad_input", ""
+        problems = tuple(str(place) for place in error.problems)
     except UnreachableError as error:
-        complain(str(error))
-        return UNREACHABLE
+        code, name, message = UNREACHABLE, "unreachable", str(error)
     except RpcError as error:
-        for problem in error.problems:
-            print(printable(problem, _MESSAGE_LIMIT), file=sys.stderr)
-        complain(error.message)
-        return _EXIT[error.code]
+        code, name, message = _EXIT[error.code], error.code, error.message
+        problems = error.problems
+    if options.json:
+        show.json_line({"error": {"code": name, "message": message, "problems": problems}})
+        return code
+    for problem in problems:
+        print(printable(problem, _MESSAGE_LIMIT), file=sys.stderr)
+    if message:
+        complain(message)
+    return code

@@ -319,10 +319,13 @@ async def test_channel_watch_prints_each_event_as_it_comes_and_says_when_the_bro
     code, rest, err = await running
     out = printed + rest
     assert code == 3
-    assert "brokerctl: the broker" in err
     if options:
-        assert decoded(out, methods.Decision) == [EVENT, report, gone]
+        *events, last = out.splitlines(keepends=True)
+        assert decoded("".join(events), methods.Decision) == [EVENT, report, gone]
+        assert json.loads(last)["error"]["code"] == "unreachable"
+        assert err == ""
     else:
+        assert "brokerctl: the broker" in err
         first, second, third = out.splitlines()
         assert first.startswith("00:00:00Z vbd/3/51712 -> 0 web_a,SystemManagement new -> deny:")
         assert second.endswith("grant, enforced: open (on record 8, now 9)")
@@ -405,6 +408,11 @@ async def test_every_error_has_its_exit_code_and_is_shown_escaped(code, exit_cod
     found, out, err = await run("domain", "list")
     assert (found, out) == (exit_code, "")
     assert err == "a\\x07:1:1: b\nbrokerctl: no \\x1b[2J\n"
+    found, out, err = await run("domain", "list", "--json")
+    assert (found, err) == (exit_code, "")
+    told = {"code": code, "message": "no \x1b[2J", "problems": ["a\x07:1:1: b"]}
+    assert json.loads(out) == {"error": told}
+    assert out.rstrip("\n").isprintable()
 
 
 def test_without_a_broker_the_exit_code_is_3_and_the_message_helps(capsys):
@@ -412,6 +420,8 @@ def test_without_a_broker_the_exit_code_is_3_and_the_message_helps(capsys):
     assert (
         "/nonexistent/s: No such file or directory; is brokerd running" in capsys.readouterr().err
     )
+    assert brokerctl.main(["--socket", "/nonexistent/s", "status", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "unreachable"
 
 
 @pytest.mark.parametrize(
