@@ -165,6 +165,8 @@ class Servers:
         listen: Sequence[str],
         tls: TlsFiles | None,
         reactor: object,
+        *,
+        limits: Limits | None = None,
     ) -> None:
         """Prepare.
 
@@ -174,11 +176,11 @@ class Servers:
         places = Places()
         clock = cast("IReactorTime", reactor)
         self._local = LocalServer(
-            admin, socket, cast("IReactorUNIX", reactor), clock, places=places
+            admin, socket, cast("IReactorUNIX", reactor), clock, limits=limits, places=places
         )
         self._tls: TlsServer | None = None
         if listen and tls is not None:
-            self._tls = TlsServer(admin, listen, tls, clock, places=places)
+            self._tls = TlsServer(admin, listen, tls, clock, limits=limits, places=places)
 
     def start(self) -> None:
         """Listen everywhere.

@@ -8,12 +8,15 @@ from typing import Annotated, Final
 import msgspec
 
 from broker.rpc.certificates import TlsFiles
+from broker.rpc.limits import Limits
 from broker.service.journal import Rotation
+from broker.service.proposals import LIFE
 from broker.service.revoking import PATIENCE
 from broker.text.marked_yaml import load_struct
 from broker.text.problems import Problem, ProblemsError
 
 EMBEDDED: Final = "embedded"
+_LIMITS: Final = Limits()
 _SPECS: Final = Path(__file__).parents[2] / "protocol_specs"
 
 
@@ -26,12 +29,23 @@ class TlsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     revoked: str | None = None
 
 
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much one person, and one address of the network, may ask; as `broker.rpc.limits`."""
+
+    person_connections: Annotated[int, msgspec.Meta(ge=1, le=128)] = _LIMITS.person_connections
+    person_burst: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = _LIMITS.person_burst
+    person_rate: Annotated[float, msgspec.Meta(ge=0.01, le=10_000)] = _LIMITS.person_rate
+    address_burst: Annotated[float, msgspec.Meta(ge=1, le=100_000)] = _LIMITS.address_burst
+    address_rate: Annotated[float, msgspec.Meta(ge=0.01, le=10_000)] = _LIMITS.address_rate
+
+
 class RpcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where brokerctl reaches the broker."""
 
     socket: str = "/run/xen-policy-broker/broker.sock"
     listen: tuple[str, ...] = ()
     tls: TlsConfig | None = None
+    limits: LimitsConfig = LimitsConfig()
 
 
 class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +73,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     specs: str | None = None
     rpc: RpcConfig = RpcConfig()
     adopt_labels: bool = False
+    approval_hours: Annotated[float, msgspec.Meta(gt=0, le=8760)] = LIFE / 3600
     revocation_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = PATIENCE
     audit_budget: BudgetConfig = BudgetConfig()
     audit_log: AuditLogConfig = AuditLogConfig()
@@ -76,7 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     socket: Path
     listen: tuple[str, ...] = ()
     tls: TlsFiles | None = None
+    limits: Limits = _LIMITS
     adopt_labels: bool
+    approval_life: float = LIFE
     patience: float = PATIENCE
     burst: int
     refill: float
@@ -117,7 +134,9 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
             ca=base / tls.ca,
             revoked=None if tls.revoked is None else base / tls.revoked,
         ),
+        limits=Limits(**msgspec.structs.asdict(config.rpc.limits)),
         adopt_labels=config.adopt_labels,
+        approval_life=config.approval_hours * 3600,
         patience=config.revocation_seconds,
         burst=config.audit_budget.burst,
         refill=config.audit_budget.refill_seconds,

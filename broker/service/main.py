@@ -103,7 +103,9 @@ class Brokerd:
         )
         self.engine.judge.specs = {name: spec.digest for name, spec in specs.items()}
         self.engine.police.teach(specs)
-        self._policies = Policies(self.engine, self._statedir, signers)
+        self._policies = Policies(
+            self.engine, self._statedir, signers, approval_life=settings.approval_life
+        )
         self._checked = False
         self._public_key = key.public_key()
         started = events.Started(time.time(), version("xen-policy-broker"), self._statedir.note)
@@ -138,7 +140,14 @@ class Brokerd:
         self.engine.police.on_punish = self._punish
         label_signers = [read_signer(it.read_bytes(), str(it)) for it in settings.label_signers]
         self.admin.tickets = Tickets(self.engine, self.admin.labels, key, label_signers)
-        self._rpc = Servers(self.admin, settings.socket, settings.listen, settings.tls, reactor)
+        self._rpc = Servers(
+            self.admin,
+            settings.socket,
+            settings.listen,
+            settings.tls,
+            reactor,
+            limits=settings.limits,
+        )
         self.admin.warnings = self._rpc.warnings
 
     def start(self) -> None:

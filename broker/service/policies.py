@@ -29,7 +29,7 @@ from broker.service.policy_checks import (
     unknown_verbs,
     version_of,
 )
-from broker.service.proposals import Proposals, Read
+from broker.service.proposals import LIFE, Proposals, Read
 from broker.service.statedir import RefusedError
 from broker.text.escape import escape
 from broker.text.problems import ProblemsError
@@ -60,12 +60,14 @@ class Policies:
         engine: Engine,
         statedir: StateDir,
         signers: Mapping[str, Ed25519PublicKey] | None = None,
+        *,
+        approval_life: float = LIFE,
     ) -> None:
         self.data = b""
         self._signers = signers or {}
         self._engine = engine
         self._statedir = statedir
-        self.proposals = Proposals(engine, statedir)
+        self.proposals = Proposals(engine, statedir, approval_life)
 
     def restore(self) -> bool:
         """Put the policy back in force that the state names; whether there is one.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from broker.service.statedir import StateDir
 
 LIFE: Final = 72 * 3600.0
-"""Seconds that a proposal waits."""
+"""Seconds that a proposal waits, unless told otherwise."""
 MOST: Final = 16
 """Proposals that wait at once, and of them MOST_OF_ONE by one person."""
 MOST_OF_ONE: Final = 4
@@ -38,11 +38,16 @@ class Read(msgspec.Struct, frozen=True):
 
 
 class Proposals:
-    """What waits for approval; `now` is seconds since 1970."""
+    """What waits for approval, `life` seconds long; `now` is seconds since 1970."""
 
     def __init__(
-        self, engine: Engine, statedir: StateDir, now: Callable[[], float] = time.time
+        self,
+        engine: Engine,
+        statedir: StateDir,
+        life: float = LIFE,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._life = life
         self._engine = engine
         self._statedir = statedir
         self._now = now
@@ -77,7 +82,7 @@ class Proposals:
             caller.subject,
             caller.role,
             caller.person,
-            now + LIFE,
+            now + self._life,
             read.signer,
         )
         try:

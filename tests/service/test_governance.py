@@ -219,9 +219,12 @@ async def test_what_waits_is_listed_reviewed_and_survives_a_restart(host, box):
 
 @run
 async def test_a_proposal_that_waited_too_long_is_gone(host, box):
+    box.options["approval_life"] = 1800.0
     admin = await start(box)
     change = await call(admin, ANN, "policy.load", text=CHANGES["protected"])
-    box.brokerd._policies.proposals._now = lambda: 4e9
+    [listed] = await call(admin, ANN, "policy.pending")
+    assert listed.expires - listed.proposed == 1800
+    box.brokerd._policies.proposals._now = lambda: listed.expires
     assert not await pending(admin)
     await refused("not_found", admin, BOB, "policy.approve", id=change.proposal)
     [line] = box.lines("policy_dropped")
