@@ -252,15 +252,24 @@ def frame_for(kind, sender, receiver=None):
     return ethernet(receiver.mac, sender.mac, 0x88B5, data)
 
 
+@contextmanager
+def one_processor():
+    """Within, this thread's frames are dealt with in the order in which they are sent."""
+    home = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(home)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, home)
+
+
 def delivered(guests, observer, frames, timeout=10.0):
     """Send `frames` ((guest, frame) pairs) and answer what arrived: {(kind, sender, receiver)}.
 
     Each sender's last frame is a sentinel to `observer`, who hears everybody: frames of one
     sender stay in order on one processor, so when it is there all before it have been dealt with.
     """
-    home = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(home)})
-    try:
+    with one_processor():
         senders = dict.fromkeys(guest for guest, _ in frames)
         for guest, frame in frames:
             guest.send(frame)
@@ -277,8 +286,6 @@ def delivered(guests, observer, frames, timeout=10.0):
             select.select([observer.socket], [], [], left)
             seen |= _collect([observer], waiting)
         return seen | _collect(guests, set())
-    finally:
-        os.sched_setaffinity(0, home)
 
 
 def _collect(guests, waiting):
@@ -330,9 +337,10 @@ class Flood:
 
 
 def teach(guests):
-    """Let the bridge learn where each guest is."""
-    for guest in guests:
-        guest.send(frame_for("odd broadcast", guest))
+    """Let the bridge learn where each guest is, by frames that nobody looks for."""
+    with one_processor():
+        for guest in guests:
+            guest.send(ethernet(ALL, guest.mac, 0x88B5, b"lesson"))
     for guest in guests:
         for _ in guest.received():
             pass
