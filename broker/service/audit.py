@@ -6,7 +6,7 @@ Also what the broker says aloud: alarms, violations, the last thing that went wr
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 MOST_LOGGED: Final = 20
 """Decisions or domains of one turn with a line of their own in the log; more have one together."""
+MOST_ALARMS: Final = 8
+FRONTEND_DIR: Final = "frontend-dir"
+"""The rule that a guest leaves what the toolstack wrote into its directory as it is."""
 _LONGEST_REASON: Final = 400
 _MAX_NOTES: Final = 10_000
 """Outcomes held while the audit log cannot be written; older ones are dropped and counted."""
@@ -54,6 +57,12 @@ class Audit:
         self._journal = journal
         self._ledger = Ledger(budget)
         self.clock = clock
+        self.alarms: deque[tuple[float, str, str]] = deque(maxlen=MOST_ALARMS)
+        """The latest alarms: when (`clock`), what of, and what was seen."""
+        self.alarmed = 0
+        self.denied_calls = 0
+        self.violations: Counter[tuple[str, str, str]] = Counter()
+        """Violations by class, rule and party, each time that one was seen."""
         self._notes: list[events.Event] = []
 
     @property
@@ -201,12 +210,15 @@ class Audit:
 
     def alarm(self, subject: str, detail: str) -> None:
         """Something that an operator should look at; repeats are counted."""
+        self.alarmed += 1
+        self.alarms.append((self.clock.seconds(), subject, detail))
         if self._ledger.charge(HOST, subject, detail, self.clock.seconds()) == "write":
             self.log.warn("alarm: {subject}: {detail}", subject=subject, detail=detail)
             self.note(events.Alarm(time.time(), subject, detail))
 
     def call_denied(self, caller: Caller | None, verb: str, detail: str) -> None:
         """A call was refused (`caller` None: before it was known whose); repeats are counted."""
+        self.denied_calls += 1
         person = "unknown" if caller is None else caller.person
         charge = self._ledger.charge(
             f"rpc {person}", f"denied calls of {person}", f"{verb} {detail}", self.clock.seconds()
@@ -235,13 +247,14 @@ class Audit:
 
         A guest that goes on is only counted: it neither fills the log nor loses what it has.
         """
+        self.violations[(device.device_class, FRONTEND_DIR, "frontend")] += 1
         subject = f"frontend {device}: {kind}"
         if self._ledger.charge(domain.domid, subject, kind, self.clock.seconds()) == "write":
             detail = f"{kind}{evidence}"
             self.log.warn("domain {domid}: {detail}", domid=domain.domid, detail=detail)
             self.note(
                 events.Violation(
-                    time.time(), domain.domid, domain.uuid, str(device), "frontend-dir", detail
+                    time.time(), domain.domid, domain.uuid, str(device), FRONTEND_DIR, detail
                 )
             )
 
@@ -252,6 +265,7 @@ class Audit:
 
         On the account of who is blamed; where that is nobody, or domain 0, on the broker's own.
         """
+        self.violations[(device.device_class, rule, party)] += 1
         account = blamed or HOST
         subject = f"{device}: {party} broke {rule}"
         if self._ledger.charge(account, subject, rule, self.clock.seconds()) == "write":

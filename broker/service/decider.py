@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from broker.core.channels import Decision
     from broker.service.audit import Audit
     from broker.service.judge import Judge
+    from broker.service.metrics import Metrics
     from broker.service.mirror import Device
     from broker.service.publisher import Publisher
     from broker.xenstore.errors import StoreError
@@ -61,6 +63,7 @@ class Decider:
         judge: Judge,
         key: Ed25519PrivateKey,
         clock: IReactorTime,
+        metrics: Metrics,
         *,
         on_decided: Callable[[Iterable[Device], Iterable[Device]], None],
         on_retry: Callable[[], None],
@@ -74,6 +77,7 @@ class Decider:
         self._judge = judge
         self._key = key
         self._clock = clock
+        self._metrics = metrics
         self._on_decided = on_decided
         self._on_retry = on_retry
         self._on_overspent = on_overspent
@@ -145,7 +149,7 @@ class Decider:
 
     async def _decide(self, devices: list[Device]) -> None:
         """Judge devices, a slice at a time so that the store has work meanwhile; commit; send."""
-        publisher = self._publisher
+        publisher, begun = self._publisher, perf_counter()
         batch = _Batch(self._state.seq)
         for start in range(0, len(devices), SLICE):
             if start:
@@ -153,6 +157,7 @@ class Decider:
             for device in devices[start : start + SLICE]:
                 self.pending.pop(device, None)
                 self._judge_one(device, batch)
+        self._metrics.decide.add(perf_counter() - begun, len(devices))
         await self._published()
         if publisher is None or publisher is not self._publisher:
             return  # the connection is another one, and everything is read again
@@ -162,10 +167,12 @@ class Decider:
             self._judge_one(device, batch)
         self._put_off(batch)
         fresh = batch.fresh
+        begun = perf_counter()
         lines = [_line(batch.now, device, made.text) for device, _, made in fresh]
         if not self._audit.commit(lines, [(device.path, made) for device, _, made in fresh]):
             self.pending.update(dict.fromkeys(batch.made))
             return
+        self._metrics.audit.add(perf_counter() - begun, len(fresh))
         self._under_way = set(batch.made)
         self._publishing = Deferred.fromCoroutine(self._publish(publisher, batch))
 
@@ -242,7 +249,9 @@ class Decider:
         writes = [(device, it.entry) for device, it in batch.made.items() if it.entry is not None]
         writes.sort(key=_denials_first)
         if writes:
+            begun = perf_counter()
             answers = await publisher.records([(device, entry.text) for device, entry in writes])
+            self._metrics.publish.add(perf_counter() - begun, len(writes))
             self._answered(zip(writes, answers, strict=True))
         fresh = batch.fresh
         if fresh:

@@ -13,10 +13,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from broker.service import events
+from broker.service.confirming import Confirming
 from broker.service.decider import Decider
 from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_item
 from broker.service.display import Display
 from broker.service.judge import Judge
+from broker.service.metrics import Metrics
 from broker.service.mirror import Device, Mirror, departed
 from broker.service.observing import Observing
 from broker.service.police import Police
@@ -68,6 +70,8 @@ class Engine:
     ) -> None:
         self.audit = audit
         self.state = audit.state
+        self.metrics = Metrics()
+        self.confirming = Confirming(audit.state, self.metrics, clock)
         self.mirror = Mirror()
         self.judge = Judge(self.mirror, audit.state, adopt=adopt)
         self.decider = Decider(
@@ -75,11 +79,13 @@ class Engine:
             self.judge,
             key,
             clock,
+            self.metrics,
             on_decided=self._decided,
             on_retry=self._wake,
             on_overspent=self._overspent,
             on_failed=self._turn_failed,
         )
+        self.decider.subscribers.append(self.confirming.heard)
         self.revoking = Revoking(
             audit,
             clock,
@@ -113,6 +119,7 @@ class Engine:
         self._dirty.clear()
         self.decider.clear()
         self.mirror.clear()
+        self.metrics.connects += 1
         self.connection = connection
         self._survey = Survey(connection, self.mirror)
         publisher = self._publisher = Publisher(connection)
@@ -128,6 +135,7 @@ class Engine:
         self.decider.start(publisher)
         await self.decider.settled()
         self.phase = "enforcing"
+        self.confirming.begin(self.mirror.devices())
         await self.announce()
         await self._know_oneself(connection)
         self.police.begin(connection)
@@ -195,6 +203,7 @@ class Engine:
             self._dirty.add_later(item)
             self._display.soon()
             return
+        self.metrics.stir()
         self._dirty.add(item)
         self._wake()
 
@@ -211,6 +220,11 @@ class Engine:
     def _has_work(self) -> bool:
         standing = self._restand and not self.audit.broken
         return bool(self._dirty) or standing or self._display.due(idle=self._idle)
+
+    @property
+    def unread(self) -> int:
+        """How much waits to be read again."""
+        return len(self._dirty)
 
     @property
     def _idle(self) -> bool:
@@ -250,11 +264,13 @@ class Engine:
         if survey is None:
             return
         changes = Changes()
+        since = self.metrics.take()
         if items:
             world = [item for item in items if item.kind is Kind.WORLD]
             if world:
                 await self._read_world(survey, world, changes)
             await survey.read_items(items, changes)
+        self.metrics.read(since)
         await self._settle(changes)
 
     async def _read_world(self, survey: Survey, items: Sequence[Item], changes: Changes) -> None:

@@ -35,6 +35,8 @@ class Heartbeat:
         self._counter = 0
         self._reserved = 0
         self._ticks = 0
+        self.last: float | None = None
+        """When the store took a beat last, by the monotonic clock; None: not yet."""
 
     async def beat(self) -> None:
         """One beat, or none: a broken audit log is tried again instead."""
@@ -59,9 +61,12 @@ class Heartbeat:
         self._counter += 1
         counter = self._counter
         text = sign_heartbeat(counter, self._key)
+        begun = time.perf_counter()
         try:
             await connection.write(paths.HEARTBEAT, text)
         except StoreError as error:
             audit.alarm(paths.HEARTBEAT, f"not written: {error}")
         else:
             self.published = counter
+            self.last = time.monotonic()
+            engine.metrics.round_trips.add(time.perf_counter() - begun)

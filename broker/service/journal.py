@@ -28,6 +28,7 @@ from broker.audit.segments import (
     snapshot_name,
     snapshots,
 )
+from broker.core.histogram import Histogram
 from broker.service.durable import sync_directory, write_all, write_new
 from broker.service.events import Event, encode_event
 
@@ -80,6 +81,11 @@ class Journal:
         self._rotate_at = rotation.size
         self._in_force = in_force_field(None)
         self._unsynced = False
+        self.written = 0
+        """Bytes appended since the start."""
+        self.failures = 0
+        self.syncs = Histogram()
+        """Seconds that each `fdatasync` took."""
         self._renamed = False
         self._pending: tuple[Head, int, int] = (self.head, self.offset, self._signed)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -107,12 +113,14 @@ class Journal:
                 before the next line.
         """
         self._append(events, sign=sign)
+        begun = time.perf_counter()
         try:
             os.fdatasync(self._file)
             if self._renamed:
                 sync_directory(self.path.parent)
         except OSError as error:
             self._fail(error)
+        self.syncs.add(time.perf_counter() - begun)
         self._settle()
         self._unsynced = self._renamed = False
 
@@ -246,11 +254,13 @@ class Journal:
         self._pending = (Head(n, before), self.offset + len(data), signed)
 
     def _settle(self) -> None:
+        self.written += self._pending[1] - self.offset
         self.head, self.offset, self._signed = self._pending
         self.error = None
 
     def _fail(self, error: OSError) -> None:
         """Remember the failure, cut off what was half written, and raise."""
+        self.failures += 1
         self.error = f"{self.path}: {error.strerror}"
         try:
             os.ftruncate(self._file, self.offset)

@@ -76,7 +76,8 @@ async def test_the_record_is_explained_whole(host, box):
     brokerd = await box.start()
     vif = await granted(host, box, 3)
     explain = methods.ChannelSelector(device_class="vif", frontend="3", device="0")
-    await until(lambda: host.verdict(vif) == "grant")
+    # The store has it a moment before the broker is told so.
+    await until(lambda: any(it.published == host.text(vif) for it in box.engine.mirror.devices()))
     explanation = await brokerd.admin.channel_explain(CALLER, explain)
     assert explanation.published == host.text(vif).decode("ascii")
 
@@ -186,6 +187,15 @@ async def test_a_policy_that_a_signal_cannot_load_is_told_a_line_each(host, box)
     assert not any("\n" in it for it in told)
     assert "the policy in force stays" in told[-1]
     assert "nosuch" in brokerd.audit.last_error[1]
+
+
+@run
+async def test_a_signal_does_not_have_the_broker_wait_at_a_fifo(host, box):
+    brokerd = await box.start()
+    box.policy.unlink()
+    os.mkfifo(box.policy)
+    brokerd.reload()
+    assert "no regular file" in brokerd.audit.last_error[1]
 
 
 @run
