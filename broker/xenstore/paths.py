@@ -19,6 +19,10 @@ REPORTS: Final = f"{ROOT}/report"
 HEARTBEAT: Final = f"{ROOT}/heartbeat"
 STATE: Final = f"{ROOT}/state"
 POLICY: Final = f"{ROOT}/policy"
+FILTERS: Final = f"{ROOT}/filter"
+"""Which filter profiles and variables each vif has: below it paths as below `DECISIONS`."""
+PROFILES: Final = f"{ROOT}/profiles"
+"""The profiles' texts: `head`, and the chunks by number (`broker.core.filter_record`)."""
 ORDERS: Final = f"{ROOT}/order"
 """Where the broker's orders to dom0's agent are; the agent's results are in `ORDER_RESULTS`."""
 ORDER_RESULTS: Final = f"{REPORTS}/0/order"
@@ -104,6 +108,11 @@ def decision_path(channel: Channel) -> str:
     return (
         f"{DECISIONS}/{channel.backend}/{channel.device_class}/{channel.frontend}/{channel.device}"
     )
+
+
+def filter_path(channel: Channel) -> str:
+    """The node of a vif's filter record."""
+    return f"{FILTERS}/{channel.backend}/{channel.device_class}/{channel.frontend}/{channel.device}"
 
 
 def report_dir(channel: Channel) -> str:

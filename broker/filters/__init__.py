@@ -1,0 +1,1 @@
+"""Filter profiles for vifs: the language, its evaluator, its checks. Pure (docs/filters.md)."""
