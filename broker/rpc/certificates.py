@@ -28,6 +28,7 @@ from broker.pki.denied import DeniedListError, read_denied, serial_text
 from broker.pki.names import NamesError, names_of
 from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
+from broker.rpc.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,9 +111,9 @@ class TlsContext:
         try:
             if files.key.stat().st_mode & 0o077:
                 raise TlsFilesError(f"{files.key} can be read by others: chmod 600 {files.key}")
-            chain = x509.load_pem_x509_certificates(files.certificate.read_bytes())
-            trusted = x509.load_pem_x509_certificates(files.ca.read_bytes())
-            key = load_pem_private_key(files.key.read_bytes(), None)
+            chain = x509.load_pem_x509_certificates(read_regular(files.certificate))
+            trusted = x509.load_pem_x509_certificates(read_regular(files.ca))
+            key = load_pem_private_key(read_regular(files.key), None)
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise TlsFilesError(f"a TLS file does not read: {error}") from None
         if not isinstance(key, Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey):
@@ -192,7 +193,7 @@ class CertificatePeers:
     def _read(self, path: Path) -> None:
         before = self._problem
         try:
-            self._denied, self._problem = read_denied(path.read_bytes(), str(path)), ""
+            self._denied, self._problem = read_denied(read_regular(path), str(path)), ""
         except (OSError, DeniedListError) as error:
             self._denied = None
             self._problem = f"the denylist does not read, so nobody gets in by TLS: {error}"

@@ -28,6 +28,7 @@ from broker.pki.dsse import BundleError, key_id, read_signer
 from broker.policy.load import load_policy
 from broker.rpc.certificates import TlsFilesError
 from broker.rpc.errors import RpcError
+from broker.rpc.files import read_regular
 from broker.rpc.local import SocketInUseError
 from broker.rpc.server import ListenError, Servers
 from broker.service import events
@@ -86,7 +87,7 @@ class Brokerd:
         self._reactor = reactor
         self._init = init
         specs = load_specs(settings.specs)
-        keys = [read_signer(it.read_bytes(), str(it)) for it in settings.policy_signers]
+        keys = [read_signer(read_regular(it), str(it)) for it in settings.policy_signers]
         signers = {key_id(key): key for key in keys}
         self._statedir = StateDir(settings.state, init=init, rotation=settings.rotation)
         key = self._statedir.key
@@ -138,7 +139,7 @@ class Brokerd:
         self.orders = Orders(self.engine, key, clock, lambda: self.heartbeat.published)
         self.admin = BrokerAdmin(self.engine, self._policies, self.heartbeat, self.orders, address)
         self.engine.police.on_punish = self._punish
-        label_signers = [read_signer(it.read_bytes(), str(it)) for it in settings.label_signers]
+        label_signers = [read_signer(read_regular(it), str(it)) for it in settings.label_signers]
         self.admin.tickets = Tickets(self.engine, self.admin.labels, key, label_signers)
         self._rpc = Servers(
             self.admin,
@@ -192,7 +193,7 @@ class Brokerd:
             self.log.error("SIGHUP: no policy file is configured")
             return
         try:
-            change = self._policies.load(path.read_bytes(), str(path), local_root("signal SIGHUP"))
+            change = self._policies.load(read_regular(path), str(path), local_root("signal SIGHUP"))
         except (RpcError, OSError) as error:
             problems: tuple[str, ...] = getattr(error, "problems", ())
             for problem in problems:
@@ -209,7 +210,7 @@ class Brokerd:
 
     def _seed(self, path: Path) -> None:
         """The configured policy, for a state that has none yet: bad input if it is not good."""
-        data = path.read_bytes()
+        data = read_regular(path)
         if not self._settings.policy_signers:
             load_policy(data, str(path))
         try:

@@ -214,18 +214,21 @@ async def test_a_revoked_certificate_calls_nothing_from_the_next_call_on(serve_t
     assert len(admin.calls) == 2
 
 
-@pytest.mark.parametrize("damage", ["remove", "garble"])
+@pytest.mark.parametrize("damage", ["remove", "garble", "fifo"])
 @ensureDeferred
 async def test_a_denylist_that_does_not_read_lets_nobody_in(damage, serve_tls, people, admin):
     address = serve_tls()
     own = address(people.issue("alice"))
     assert await call(own)
-    if damage == "remove":
-        people.files.revoked.unlink()
-    else:
+    if damage == "garble":
         people.files.revoked.write_text("not a serial\n")
+    else:
+        people.files.revoked.unlink()
+    if damage == "fifo":
+        os.mkfifo(people.files.revoked)
     assert "denylist" in await refused(own)
     assert "nobody gets in" in address.server.peers.warnings()[0]
+    people.files.revoked.unlink(missing_ok=True)
     people.files.revoked.write_text("# nobody\n")
     assert await call(own)
 
