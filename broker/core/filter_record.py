@@ -5,7 +5,7 @@ Two kinds, both read like decision records (`record`): one line, canonical, sign
 A vif's, in `/broker/v1/filter/<be>/<class>/<fe>/<dev>`:
 
     filter seq=9 fe=3 be=0 class=vif dev=0 uuid=… nonce=… profiles=clean-traffic
-        variables=IP@10.0.0.5+MAC@00:16:3e:00:00:01 learn=- sig=…
+        variables=IP@10.0.0.5+MAC@00:16:3e:00:00:01 sig=…
 
 The profiles' texts, the same for every vif, in the nodes `/broker/v1/profiles/<n>`: in `head`
 
@@ -59,7 +59,7 @@ _CONTEXT: Final = b"xpb-filter-v1\n"
 _HEAD_CONTEXT: Final = b"xpb-profiles-v1\n"
 _FIELDS: Final = (
     *("seq", "fe", "be", "class", "dev", "uuid", "nonce"),
-    *("profiles", "variables", "learn"),
+    *("profiles", "variables"),
 )
 _HEAD_FIELDS: Final = ("seq", "digest", "bytes", "chunks")
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
@@ -70,14 +70,14 @@ _VALUE: Final = "[A-Za-z0-9.:/-]{1,80}"
 _VARIABLES: Final = re.compile(
     rf"{_NAME}@(?:{_VALUE}(?:,{_VALUE})*)?(?:\+{_NAME}@(?:{_VALUE}(?:,{_VALUE})*)?)*"
 )
-_LEARN: Final = re.compile(rf"{_NAME}(,{_NAME})*")
 
 
 class FilterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The profiles of one life of one vif; all of them must accept a frame. None may be empty.
 
     `variables` are given by the toolstack and by parameters; a profile's own defaults are not
-    among them. `learn` are those that the agent learns, and begins with none of.
+    among them, nor are those that the profiles let the agent learn: `broker.filters.bind` tells
+    which, and binding has to succeed before the vif opens.
     """
 
     seq: int
@@ -89,7 +89,6 @@ class FilterRecord(msgspec.Struct, frozen=True, kw_only=True):
     nonce: str | None
     profiles: tuple[str, ...] = ()
     variables: Mapping[str, tuple[str, ...]] = {}
-    learn: tuple[str, ...] = ()
 
 
 class ProfilesHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +137,6 @@ def parse_filter(text: bytes) -> FilterRecord:
     _, raw = read_line(text, ("filter",), _FIELDS)
     profiles = matched_value(raw, "profiles", _PROFILES)
     variables = matched_value(raw, "variables", _VARIABLES)
-    learn = matched_value(raw, "learn", _LEARN)
     record = FilterRecord(
         seq=int(required_value(raw, "seq", DECIMAL)),
         frontend=int(required_value(raw, "fe", DECIMAL)),
@@ -149,7 +147,6 @@ def parse_filter(text: bytes) -> FilterRecord:
         nonce=matched_value(raw, "nonce", _NONCE),
         profiles=() if profiles is None else tuple(profiles.split(",")),
         variables={} if variables is None else _variables(variables),
-        learn=() if learn is None else tuple(learn.split(",")),
     )
     if f"{_text(record)} sig={raw['sig']}" != text.decode("ascii"):
         raise RecordError("not in canonical form")
@@ -157,7 +154,7 @@ def parse_filter(text: bytes) -> FilterRecord:
 
 
 def _text(record: FilterRecord) -> str:
-    """All before ` sig=`; variables and what is learned in the order of their names."""
+    """All before ` sig=`; variables in the order of their names."""
     variables = "+".join(
         f"{name}@{','.join(values)}" for name, values in sorted(record.variables.items())
     )
@@ -166,8 +163,7 @@ def _text(record: FilterRecord) -> str:
         f"class={encode_value(record.device_class)} dev={encode_value(record.device)} "
         f"uuid={encode_value(record.uuid)} nonce={encode_value(record.nonce)} "
         f"profiles={encode_value(','.join(record.profiles) or None)} "
-        f"variables={encode_value(variables or None)} "
-        f"learn={encode_value(','.join(sorted(record.learn)) or None)}"
+        f"variables={encode_value(variables or None)}"
     )
 
 
