@@ -33,8 +33,14 @@ _LONGEST: Final = 2000
 
 
 def register(commands: groups.Commands) -> None:
-    """Add a command for every method that has none; to be called last."""
+    """Add a command for every method that has none; to be called last.
+
+    A method whose example is of another command has that one.
+    """
     for method in METHODS:
+        words = method.name.split(".")
+        if method.example.split()[1:][: len(words)] != words:
+            continue
         group, _, action = method.name.rpartition(".")
         taken = groups.group(commands, group).choices if group else commands.choices
         if action not in taken:

@@ -25,7 +25,6 @@ def register(commands: Commands) -> None:
     leaf.add_argument("--hours", type=int, metavar="N", help="how long it is good; default: 24")
     leaf = client.method_command(commands, "label.import", _import)
     leaf.add_argument("ticket", metavar="FILE", help="what label export printed; - is the input")
-    _checked(client.method_command(commands, "label.check", _check))
     method = METHODS["label.check"]
     leaf = groups.command(
         commands, "migrate-check", client.asking(_check), help=method.help, example=method.example

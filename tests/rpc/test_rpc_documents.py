@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Literal
@@ -157,14 +157,23 @@ def test_a_made_command_knows_what_may_be_said(prod, capsys):
     assert "soft" in capsys.readouterr().err
 
 
-def test_every_method_has_a_command():
+def leaves(commands):
+    for parser in commands.choices.values():
+        if parser.commands is None:
+            yield parser
+        else:
+            yield from leaves(parser.commands)
+
+
+def test_every_method_has_one_command_and_that_takes_its_example():
     parser = brokerctl.build_parser()
+    commands = list(leaves(groups.subcommands(parser)))
+    assert len({it.description for it in commands}) == len(commands)
     for method in METHODS:
-        commands = groups.subcommands(parser)
-        *before, action = method.name.split(".")
-        for name in before:
-            commands = groups.group(commands, name)
-        assert isinstance(commands.choices[action], argparse.ArgumentParser)
+        words = shlex.split(method.example.partition(">")[0])
+        shown = f"{' '.join(words)} "
+        assert len([it for it in commands if shown.startswith(f"{it.prog} ")]) == 1
+        parser.parse_args(words[1:])
 
 
 def completed(script, *words):
