@@ -14,6 +14,7 @@ from broker.xenstore import requests
 from broker.xenstore.errors import ConnectionLostError, NotFoundError, StoreError
 from broker.xenstore.paths import (
     DECISIONS,
+    FILTERS,
     LIBXL,
     REPORTS,
     VM,
@@ -96,7 +97,7 @@ class HelperNodes:
         What a backend reports of itself goes with its last channel.
         """
         own = (drops_path(channel.backend), agent_path(channel.backend))
-        for top in (DECISIONS, REPORTS):
+        for top in (DECISIONS, FILTERS, REPORTS):
             parts = [str(channel.backend), channel.device_class, str(channel.frontend)]
             try:
                 await self._connection.rm("/".join([top, *parts, channel.device]))

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from broker.core.filter_record import MAX_CHUNKS
 from broker.xenstore.paths import (
     DECISIONS,
+    FILTERS,
     HEARTBEAT,
     LIBXL,
     LOCAL_DOMAIN,
@@ -19,6 +21,7 @@ from broker.xenstore.paths import (
     ORDER_RESULTS,
     ORDERS,
     POLICY,
+    PROFILES,
     REPORTS,
     ROOT,
     STATE,
@@ -27,6 +30,7 @@ from broker.xenstore.paths import (
     agent_path,
     decision_path,
     drops_path,
+    filter_path,
     frontend_dir,
     libxl_device_dir,
     report_dir,
@@ -56,7 +60,8 @@ def permissions(*, writers: Sequence[int] = (), readers: Sequence[int] = ()) -> 
 def fixed_nodes(broker: int) -> dict[str, Permissions]:
     """The nodes that are always there.
 
-    Heartbeat: signed, and every backend domain's agent needs it, more than there is room for.
+    Heartbeat and filter profiles: signed, and every backend domain's agent needs them, more than
+    there is room for.
     """
     directory = permissions(readers=[broker])
     own = permissions(writers=[broker])
@@ -66,6 +71,9 @@ def fixed_nodes(broker: int) -> dict[str, Permissions]:
         ROOT: directory,
         DECISIONS: directory,
         REPORTS: directory,
+        FILTERS: directory,
+        PROFILES: directory,
+        **{f"{PROFILES}/{name}": everyone for name in ("head", *map(str, range(MAX_CHUNKS)))},
         STATE: own,
         HEARTBEAT: everyone,
         POLICY: directory,
@@ -79,7 +87,7 @@ def fixed_nodes(broker: int) -> dict[str, Permissions]:
 
 
 def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
-    """A channel's decision node and report nodes, each after what is above it.
+    """A channel's decision node, a vif's filter node and report nodes, each after what is above.
 
     With it comes the node in which the backend's agent says that it lives, with a vif also the
     one for what it refused between vifs.
@@ -89,6 +97,8 @@ def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
     reporting = permissions(writers=[broker, channel.backend])
     nodes: dict[str, Permissions] = {}
     for top, path, rights in (
+        # A vif's filters are told before what lets it open.
+        *([(FILTERS, filter_path(channel), reading)] if channel.device_class == "vif" else []),
         (DECISIONS, decision_path(channel), reading),
         (REPORTS, report_dir(channel), reporting),
     ):

@@ -11,6 +11,7 @@ from broker.agent.rights import (
     security_nodes,
     with_reader,
 )
+from broker.core.filter_record import MAX_CHUNKS
 from broker.xenstore.paths import Channel, report_dir
 
 CHANNEL = Channel(2, "vif", 3, "0")
@@ -54,16 +55,25 @@ def test_the_broker_writes_values_and_can_make_no_nodes():
     assert writable == {report_dir(CHANNEL)}  # its agent's, where nothing else is looked for
 
 
-def test_only_the_heartbeat_is_for_everyone():
+def test_only_what_is_signed_for_all_agents_is_for_everyone():
     everyone = [path for path, rights in fixed_nodes(1).items() if rights[0] != "n0"]
-    assert everyone == ["/broker/v1/heartbeat"]
+    profiles = [path for path in everyone if path.startswith("/broker/v1/profiles/")]
+    assert sorted(set(everyone) - set(profiles)) == ["/broker/v1/heartbeat"]
+    assert len(profiles) == MAX_CHUNKS + 1
+    assert {fixed_nodes(1)[path] for path in everyone} == {("r0", "b1")}
+
+
+def test_a_vifs_filters_are_the_brokers_to_write_and_the_backends_to_read():
+    assert channel_nodes(CHANNEL, 1)["/broker/v1/filter/2/vif/3/0"] == ("n0", "b1", "r2")
+    disk = channel_nodes(Channel(2, "vbd", 3, "0"), 1)
+    assert not [path for path in disk if path.startswith("/broker/v1/filter/")]
 
 
 def test_what_is_above_comes_first():
     seen = set()
     for path in channel_nodes(CHANNEL, 1):
         parent = path.rpartition("/")[0]
-        assert parent in seen | {"/broker/v1/decision", "/broker/v1/report"}
+        assert parent in seen | {"/broker/v1/decision", "/broker/v1/report", "/broker/v1/filter"}
         seen.add(path)
 
 
