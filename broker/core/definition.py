@@ -140,6 +140,14 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     where: str = ""
 
 
+class Attached(msgspec.Struct, frozen=True):
+    """A filter profile on vifs, and what its variables are given: texts, by variable."""
+
+    profile: str
+    given: Mapping[str, tuple[str, ...]] = {}
+    where: str = ""
+
+
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """A whole policy. `digest` is `sha256:<hex>` of the file's exact bytes."""
 
@@ -162,3 +170,5 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     protected: tuple[str, ...]
     roles: Mapping[str, tuple[Grant, ...]]
     observe: Observe | None = None
+    filters: Mapping[str, tuple[Attached, ...]] = {}
+    """The filter profiles that a label, or a group (`group:NAME`), brings to its domains' vifs."""

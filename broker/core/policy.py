@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from broker.core import explain
 from broker.core.chinese_wall import ChineseWall
 from broker.core.class_table import ClassTable
-from broker.core.definition import NEEDS_RESOURCE
+from broker.core.definition import GROUP, NEEDS_RESOURCE
 from broker.core.frames import Frames
 from broker.core.masks import Numbering
 from broker.core.observation import Observation
@@ -18,7 +18,7 @@ from broker.text.escape import escape
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from broker.core.definition import Action, Definition, Rule, Verb
+    from broker.core.definition import Action, Attached, Definition, Rule, Verb
 
 __all__ = ["Policy", "Reason", "Verdict"]
 
@@ -84,6 +84,15 @@ class Policy:
         """What to do to a channel of this class that breaks its protocol."""
         actions = self.definition.on_violation
         return actions.get(device_class) or actions["default"]
+
+    def filters_of(self, label: str) -> tuple[Attached, ...]:
+        """The filter profiles of a label's vifs: its own, then those of the groups it is in."""
+        definition = self.definition
+        found = list(definition.filters.get(label, ()))
+        for group, members in definition.groups.items():
+            if label in members:
+                found += definition.filters.get(GROUP + group, ())
+        return tuple(found)
 
     def renamed_from(self, label: str) -> str | None:
         """The name a label had in the policy this one replaces (`was`), if it had another."""

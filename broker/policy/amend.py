@@ -134,7 +134,7 @@ def _defined(amendment: Amendment) -> Iterator[str]:
             yield f"# In `{key}`, {what}:"
             yield f"{key}:"
             for thing in things:
-                yield from entry_lines(thing)
+                yield from entry_lines(thing, definition.filters)
 
 
 def _by_hand(amendment: Amendment) -> Iterator[str]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from broker.core import definition as core
 from broker.core import glob
 from broker.core.resources import ResourceIndex
+from broker.policy.filters import read_filters
+from broker.policy.form import group_members
 from broker.policy.observe import read_observe
 from broker.policy.roles import RoleReader
 from broker.policy.rules import ANY, RuleReader, listed
@@ -39,9 +41,9 @@ def define(form: PolicyForm, digest: str, findings: Findings) -> core.Definition
     conflict_sets = _conflict_sets(form, findings)
     _one_type_of_each_set(form, conflict_sets, findings)
     groups = {}
-    for name, members in form.groups.items():
+    for name, group in form.groups.items():
         findings.name(name, "group")
-        groups[str(name)] = findings.known(members, form.labels, "label")
+        groups[str(name)] = findings.known(group_members(group), form.labels, "label")
     resources = _resources(form, findings)
     if len(labels) + len(resources) > _MOST_REFERENCES:
         findings.add(form, f"more than {_MOST_REFERENCES} labels and resources")
@@ -68,6 +70,7 @@ def define(form: PolicyForm, digest: str, findings: Findings) -> core.Definition
         protected=findings.known(form.protected, form.labels, "label"),
         roles=RoleReader(form, findings).read(),
         observe=read_observe(form, findings),
+        filters=read_filters(form, findings),
     )
 
 

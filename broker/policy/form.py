@@ -20,6 +20,16 @@ class FromForm(Marked):
     version: Text
 
 
+class AttachForm(Marked):
+    """One of `filters:` where its variables are given something."""
+
+    profile: Text
+    given: dict[Text, Names] = msgspec.field(name="with", default_factory=dict)
+
+
+Filters = tuple[Text | AttachForm, ...]
+
+
 class LabelForm(Marked):
     """One of `labels:`."""
 
@@ -27,6 +37,14 @@ class LabelForm(Marked):
     chinese_wall: tuple[Text, ...] = ()
     was: Text | None = None
     colours: tuple[Text, ...] = ()
+    filters: Filters = ()
+
+
+class GroupForm(Marked):
+    """One of `groups:` where it is more than a list of labels."""
+
+    labels: tuple[Text, ...]
+    filters: Filters = ()
 
 
 class ResourceForm(Marked):
@@ -113,7 +131,7 @@ class PolicyForm(Marked):
     replaces: FromForm | None = msgspec.field(name="from", default=None)
     chinese_wall_types: tuple[Text, ...] = ()
     conflict_sets: dict[Text, tuple[Text, ...]] = msgspec.field(default_factory=dict)
-    groups: dict[Text, tuple[Text, ...]] = msgspec.field(default_factory=dict)
+    groups: dict[Text, tuple[Text, ...] | GroupForm] = msgspec.field(default_factory=dict)
     resources: dict[Text, ResourceForm] = msgspec.field(default_factory=dict)
     channels: tuple[ChannelForm, ...] = ()
     on_violation: dict[Text, Action] = msgspec.field(default_factory=dict)
@@ -121,3 +139,8 @@ class PolicyForm(Marked):
     host_authorization: bool = True
     protected: tuple[Text, ...] = ()
     roles: dict[Text, tuple[GrantForm, ...]] = msgspec.field(default_factory=dict)
+
+
+def group_members(group: tuple[Text, ...] | GroupForm) -> tuple[Text, ...]:
+    """The labels of a group, however it is written."""
+    return group.labels if isinstance(group, GroupForm) else group

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from broker.core.definition import GROUP
 from broker.policy import cover
 from broker.policy.findings import Findings
+from broker.policy.form import GroupForm, group_members
 from broker.policy.rules import listed
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ def _groups(form: PolicyForm, findings: Findings) -> None:
         words.update(listed(rule.frontend) + listed(rule.backend))
     for grant in chain.from_iterable(form.roles.values()):
         words.update(listed(grant.label), (GROUP + name for name in listed(grant.group)))
-    for name, members in form.groups.items():
-        if not members:
+    for name, group in form.groups.items():
+        if not group_members(group):
             findings.add(name, f"group '{name}' is empty: rules for it match nothing")
-        if GROUP + name not in words:
+        attaches = isinstance(group, GroupForm) and group.filters
+        if GROUP + name not in words and not attaches:
             findings.add(name, f"unused: no rule or role names group '{name}'")
 
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from broker.core.definition import Between, Label, Resource, Rule
+from broker.core.definition import GROUP, Between, Label, Resource, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from broker.core.definition import Definition, DeviceClass, Grant, Observe, Pattern
+    from broker.core.definition import Attached, Definition, DeviceClass, Grant, Observe, Pattern
 
 _WIDTH: Final = 100
 _PLAIN: Final = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_.()/+@-]*(?::[A-Za-z0-9_.()-]+)?")
@@ -35,7 +35,7 @@ def policy_text(
     parts = [[f"# {line}".rstrip() for line in heading], _head(definition)]
     parts.append(_types(definition, told))
     parts.append(_labels(definition, told))
-    parts.append(_block("groups", dict(definition.groups), told))
+    parts.append(_block("groups", _groups(definition), told))
     parts.append(_resources(definition.resources, told))
     parts.append(_classes(definition))
     parts.append(_channels(definition))
@@ -53,10 +53,12 @@ def rule_lines(rule: Rule | Between) -> list[str]:
     return [first.replace("    ", "  - ", 1), *more]
 
 
-def entry_lines(thing: Label | Resource | DeviceClass) -> list[str]:
+def entry_lines(
+    thing: Label | Resource | DeviceClass, filters: Mapping[str, tuple[Attached, ...]]
+) -> list[str]:
     """A label, resource or class as it stands below its section's name."""
     if isinstance(thing, Label):
-        return _entry(thing.name, _label(thing), 2)
+        return _entry(thing.name, _label(thing, filters), 2)
     if isinstance(thing, Resource):
         return _entry(thing.name, _resource(thing), 2)
     return _entry(thing.name, _class(thing), 2)
@@ -92,17 +94,38 @@ def _labels(definition: Definition, comments: Comments) -> list[str]:
     lines = [f"bootstrap: {definition.bootstrap}"]
     if not definition.host_authorization:
         lines.append("host_authorization: false")
-    labels = {it.name: _label(it) for it in definition.labels}
+    labels = {it.name: _label(it, definition.filters) for it in definition.labels}
     return [*lines, *_block("labels", labels, comments)]
 
 
-def _label(label: Label) -> Flow:
+def _groups(definition: Definition) -> dict[str, Flow]:
+    groups: dict[str, Flow] = {}
+    for name, members in definition.groups.items():
+        attached = _filters(definition.filters.get(GROUP + name, ()))
+        groups[name] = {"labels": members, "filters": attached} if attached else members
+    return groups
+
+
+def _filters(attached: Iterable[Attached]) -> tuple[Flow, ...]:
+    return tuple(
+        {
+            "profile": it.profile,
+            "with": {name: _one_or_list(values) or () for name, values in it.given.items()},
+        }
+        if it.given
+        else it.profile
+        for it in attached
+    )
+
+
+def _label(label: Label, filters: Mapping[str, tuple[Attached, ...]]) -> Flow:
     return _without_empty(
         {
             "ste": label.ste,
             "chinese_wall": label.chinese_wall,
             "colours": label.colours,
             "was": label.was or (),
+            "filters": _filters(filters.get(label.name, ())),
         }
     )
 

@@ -135,6 +135,8 @@ def _decided_otherwise(definition: Definition, source: str) -> Iterator[Problem]
             yield _problem(resource.where, source, said)
     if not definition.host_authorization:
         yield _problem("", source, "ACM always holds labels to domain 0's types to run")
+    for attached in definition.filters.values():
+        yield _problem(attached[0].where, source, "ACM has no filter profiles")
     if definition.observe is not None:
         yield _problem(definition.observe.where, source, "ACM has no observe mode")
 
