@@ -95,7 +95,7 @@ CASES = [
     ("roles: {}", "roles: {op: [{verbs: [x], label: [nix], group: tier}]}", ["27:35: unknown label 'nix'"]),
     ("roles: {}", "rules: {}", ["27:1: unknown key 'rules'; did you mean 'roles'?"]),
     ("bootstrap: dom0\n", "", ["1:1: 'bootstrap' is missing"]),
-    ("tier: [web, db]", "tier: *web", ["12:16: aliases are refused: write the value out", "12:16: expected a list, not a text", "21:35: unknown label 'group:tier'"]),
+    ("tier: [web, db]", "tier: *web", ["12:16: aliases are refused: write the value out", "12:16: expected a list or a mapping, not a text", "21:35: unknown label 'group:tier'"]),
 ]  # fmt: skip
 
 
