@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,6 @@ from broker.cli import client, groups, show
 from broker.rpc.client import Lagged, UnreachableError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from broker.rpc.client import Client
@@ -50,7 +50,7 @@ def register(commands: groups.Commands) -> None:
 def _lines(text: str) -> int:
     lines = int(text)
     if not 0 <= lines <= MOST_LINES:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{lines} is not from 0 to {MOST_LINES}")
     return lines
 
 

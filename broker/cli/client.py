@@ -92,6 +92,12 @@ def complain(message: str) -> None:
     print(f"brokerctl: {printable(message, _MESSAGE_LIMIT)}", file=sys.stderr)
 
 
+def bad_input(options: argparse.Namespace, message: str) -> int:
+    """Say what will not do, as text or as JSON; answers the exit code."""
+    _tell(options, "bad_input", message)
+    return BAD_INPUT
+
+
 def _given(arguments: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in arguments.items() if value is not None}
 
@@ -110,11 +116,17 @@ def _run(run: Callable[[Client, argparse.Namespace], int], options: argparse.Nam
     except RpcError as error:
         code, name, message = _EXIT[error.code], error.code, error.message
         problems = error.problems
+    _tell(options, name, message, problems)
+    return code
+
+
+def _tell(
+    options: argparse.Namespace, code: str, message: str, problems: tuple[str, ...] = ()
+) -> None:
     if options.json:
-        show.json_line({"error": {"code": name, "message": message, "problems": problems}})
-        return code
+        show.json_line({"error": {"code": code, "message": message, "problems": problems}})
+        return
     for problem in problems:
         print(printable(problem, _MESSAGE_LIMIT), file=sys.stderr)
     if message:
         complain(message)
-    return code

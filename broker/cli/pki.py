@@ -5,15 +5,13 @@ Works on files; no broker is asked.
 
 from __future__ import annotations
 
+import argparse
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from broker.cli import groups
 from broker.pki.defaults import BROKER, PERSON_DAYS
-
-if TYPE_CHECKING:
-    import argparse
 
 _DIRECTORY: Final = Path("/etc/xen-policy-broker/pki")
 _MOST_DAYS: Final = 3650
@@ -50,11 +48,10 @@ def register(commands: groups.Commands) -> None:
     leaf.add_argument("--role", metavar="ROLE", required=True, help="a role of the policy")
     leaf.add_argument(
         "--days",
-        type=int,
+        type=_days,
         default=PERSON_DAYS,
-        choices=range(1, _MOST_DAYS + 1),
         metavar="DAYS",
-        help="how long it is good (%(default)s)",
+        help=f"how long it is good, at most {_MOST_DAYS} (%(default)s)",
     )
     _with_browser(leaf)
     leaf = _command(
@@ -73,6 +70,13 @@ def register(commands: groups.Commands) -> None:
     )
     leaf.add_argument("which", metavar="SUBJECT|SERIAL")
     _command(commands, "list", "every certificate issued, and its state", "brokerctl pki list")
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 1 <= days <= _MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"{days} is not from 1 to {_MOST_DAYS}")
+    return days
 
 
 def _with_browser(leaf: groups.Parser) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from broker.cli import client, show
 from broker.pki.authority import Authority, PkiError
 from broker.pki.names import Names, NamesError
+from broker.rpc.admin import ROOT
 
 if TYPE_CHECKING:
     import argparse
@@ -21,8 +22,7 @@ def run(name: str, options: argparse.Namespace) -> int:
     try:
         return _COMMANDS[name](Authority(options.dir), options)
     except (PkiError, NamesError, OSError) as error:
-        client.complain(str(error))
-        return client.BAD_INPUT
+        return client.bad_input(options, str(error))
 
 
 def _init(authority: Authority, options: argparse.Namespace) -> int:
@@ -47,6 +47,8 @@ def _init(authority: Authority, options: argparse.Namespace) -> int:
 
 
 def _issue(authority: Authority, options: argparse.Namespace) -> int:
+    if options.role == ROOT:
+        raise PkiError(f"the role {ROOT} is local root's; no certificate can have it")
     life = timedelta(days=options.days)
     issued = authority.issue(Names(options.subject, options.role), _now(), life)
     return _made(authority, issued, options)
@@ -58,20 +60,29 @@ def _renew(authority: Authority, options: argparse.Namespace) -> int:
 
 def _made(authority: Authority, issued: Issued, options: argparse.Namespace) -> int:
     path = authority.directory.absolute() / issued.subject
+    password = authority.bundle(issued.subject) if options.browser else None
+    if options.json:
+        files = {"key": f"{path}.key", "certificate": f"{path}.crt"}
+        if password is not None:
+            files |= {"bundle": f"{path}.p12", "password": password}
+        show.json_line({"issued": issued, **files})
+        return client.SUCCESS
     role = "" if issued.role is None else f", role {show.text(issued.role)}"
     show.line(
         f"{show.text(str(path))}.key and .crt: {show.text(issued.subject)}{role}, good until "
         f"{_day(issued.not_after)}"
     )
-    if options.browser:
-        password = authority.bundle(issued.subject)
+    if password is not None:
         show.line(f"{show.text(str(path))}.p12 for a browser; its password: {password}")
     return client.SUCCESS
 
 
 def _revoke(authority: Authority, options: argparse.Namespace) -> int:
     for issued in authority.revoke(options.which, _now()):
-        show.line(f"{issued.serial} of {show.text(issued.subject)} is good no more")
+        if options.json:
+            show.json_line({"revoked": issued})
+        else:
+            show.line(f"{issued.serial} of {show.text(issued.subject)} is good no more")
     return client.SUCCESS
 
 

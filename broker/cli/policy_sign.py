@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.cli import client, groups, show
+from broker.cli import client, groups, offline, show
 from broker.pki.dsse import key_id, sign
 from broker.policy.load import load_policy
 from broker.text.problems import ProblemsError
@@ -50,15 +50,13 @@ def _sign(options: argparse.Namespace) -> int:
         load_policy(data, str(options.file))
         key = serialization.load_pem_private_key(options.key.read_bytes(), None)
     except ProblemsError as error:
-        for problem in error.problems:
-            print(show.text(str(problem), 2000), file=sys.stderr)
+        offline.report(error.problems, "error", as_json=options.json)
         return client.BAD_INPUT
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        client.complain(str(error))
-        return client.BAD_INPUT
+        return client.bad_input(options, str(error))
     if not isinstance(key, Ed25519PrivateKey):
-        client.complain(f"{options.key} is no Ed25519 key; make one: brokerctl pki signer")
-        return client.BAD_INPUT
+        words = f"{options.key} is no Ed25519 key; make one: brokerctl pki signer"
+        return client.bad_input(options, words)
     sys.stdout.write(sign(data, key).decode("ascii"))
     return client.SUCCESS
 
@@ -80,7 +78,10 @@ def _signer(options: argparse.Namespace) -> int:
             with os.fdopen(file, "wb") as stream:
                 stream.write(data)
     except OSError as error:
-        client.complain(f"{error.filename}: {error.strerror}")
-        return client.BAD_INPUT
+        return client.bad_input(options, f"{error.filename}: {error.strerror}")
+    if options.json:
+        named = {"private": f"{options.name}.key", "public": f"{options.name}.pub"}
+        show.json_line({"key": key_id(key.public_key()), **named})
+        return client.SUCCESS
     show.line(f"{show.text(str(options.name))}.key and .pub: {key_id(key.public_key())}")
     return client.SUCCESS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -249,3 +250,33 @@ def test_init_says_it_in_json_too(tmp_path, capsys):
     assert run(capsys, "init", "--dir", str(tmp_path / "pki"))[0] == 2
     code, _, err = run(capsys, "init", "--host", "b\u00e4d host", "--dir", str(tmp_path / "other"))
     assert (code, "host" in err) == (2, True)
+
+
+def test_what_is_issued_and_revoked_is_told_as_json(tmp_path, capsys):
+    where = ("--json", "--dir", str(tmp_path / "pki"))
+    run(capsys, "init", *where)
+    code, out, _ = run(capsys, "issue", "alice", "--role", "officer", "--browser", *where)
+    told = json.loads(out)
+    assert (code, told["issued"]["role"]) == (0, "officer")
+    assert all(Path(told[name]).exists() for name in ("key", "certificate", "bundle"))
+    assert told["password"]
+    code, out, _ = run(capsys, "revoke", "alice", *where)
+    assert (code, json.loads(out)["revoked"]["serial"]) == (0, told["issued"]["serial"])
+    code, out, err = run(capsys, "revoke", "alice", *where)
+    assert (code, err, json.loads(out)["error"]["code"]) == (2, "", "bad_input")
+
+
+def test_no_certificate_is_issued_for_local_roots_role(tmp_path, capsys):
+    where = ("--dir", str(tmp_path / "pki"))
+    run(capsys, "init", *where)
+    code, _, err = run(capsys, "issue", "alice", "--role", "root", *where)
+    assert (code, "no certificate can have it" in err) == (2, True)
+    assert not (tmp_path / "pki" / "alice.crt").exists()
+
+
+@pytest.mark.parametrize("days", ["0", "3651", "-1", "x"])
+def test_a_life_out_of_range_is_refused_in_few_words(days, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(capsys, "issue", "alice", "--role", "r", "--days", days, "--dir", str(tmp_path))
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err) < 1000
