@@ -10,9 +10,10 @@ import hashlib
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from support.xenstoreds import start_store
 
@@ -55,6 +56,17 @@ def policy(*, wide: bool) -> str:
     )
 
 
+class Measured(NamedTuple):
+    """Changes while it is quiet and under traffic, each as `Whole.change` has it.
+
+    `blasted` is packets sent to b and to c, got by b, got by c.
+    """
+
+    quiet: list[tuple[float, float]]
+    loaded: list[tuple[float, float]]
+    blasted: tuple[int, int, int]
+
+
 class Whole:
     """A store, brokerd, broker-agent in the bed's host, and guests a, b and c as domains 3 to 5."""
 
@@ -79,25 +91,21 @@ class Whole:
         self.bed.close()
         shutil.rmtree(self.directory)
 
-    def run(self, rate: int, seconds: float) -> tuple[list[float], tuple[int, int, int], int]:
-        """Milliseconds of changes until the kernel has them; packets sent to each, got by b, by c.
-
-        The last is how many changes there were under traffic.
-        """
+    def run(self, rate: int, seconds: float) -> Measured:
+        """Changes while it is quiet, and changes under traffic."""
         with process(self._brokerd(), self.log) as brokerd:
             self._wait(brokerd, self._rpc.exists)
             self._wait(brokerd, lambda: self._value("/broker/v1/state") == b"enforcing")
             with process(self._agent(), self.log) as agent:
                 self._make_guests(agent)
                 self.change(agent)
-                taken = [self.change(agent) for _ in range(6)]
+                quiet = [self.change(agent) for _ in range(6)]
                 self.bed.trip(10)  # the bridge is to know where they are
-                blast, changes = self.bed.blast(rate, seconds), 0
+                blast, loaded = self.bed.blast(rate, seconds), []
                 while blast.poll() is None:
-                    self.change(agent)
-                    changes += 1
+                    loaded.append(self.change(agent))
                 sent, allowed, denied = map(int, blast.communicate()[0].split())
-        return taken, (sent, allowed, denied), changes
+        return Measured(quiet, loaded, (sent, allowed, denied))
 
     def _brokerd(self) -> list[str]:
         config = self.directory / "broker.yaml"
@@ -132,23 +140,39 @@ class Whole:
             client.call("label.set", LabelSet(domain=f"uuid:{uuid}", label=f"L{n}"))
         self._wait(agent, lambda: all(self._open(domid) for domid in _DOMIDS.values()))
 
-    def change(self, agent: subprocess.Popen[bytes]) -> float:
-        """The other policy; milliseconds from the call to the kernel's last transaction for it."""
+    def change(self, agent: subprocess.Popen[bytes]) -> tuple[float, float]:
+        """The other policy; milliseconds until the kernel's last transaction for it.
+
+        The first is from the call to brokerd, the second from its first record for the agent.
+        """
         self._texts.reverse()
         text = self._texts[0]
         digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
         with self.bed.entered():
             news = netlink.NetlinkSocket(netlink.NETFILTER, (_NFTABLES_GROUP,))
         began = last = time.perf_counter()
-        Client(str(self._rpc)).call("policy.load", PolicyLoad(text=text))
+        loading = threading.Thread(target=self._load, args=(text,))
+        loading.start()
+        published = 0.0
         while not self._shown(digest):
+            if not published and self._decided(digest):
+                published = time.perf_counter()
             if any(kind == _NEW_GENERATION for kind, _ in news.heard()[0]):
                 last = time.perf_counter()
             if agent.poll() is not None or last - began > _PATIENCE:
                 raise RuntimeError(self.log.read_text()[-3000:])
-            time.sleep(0.001)
+            time.sleep(0.0005)
+        loading.join()
         news.close()
-        return (last - began) * 1000
+        return (last - began) * 1000, (last - published) * 1000
+
+    def _load(self, text: str) -> None:
+        Client(str(self._rpc)).call("policy.load", PolicyLoad(text=text))
+
+    def _decided(self, digest: str) -> bool:
+        """Whether a record under this policy is there for the agent to read."""
+        records = (self._value(f"/broker/v1/decision/0/vif/{it}/0") for it in _DOMIDS.values())
+        return any(digest.encode() in (text or b"") for text in records)
 
     def _shown(self, digest: str) -> bool:
         try:
