@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
-from pathlib import Path
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
