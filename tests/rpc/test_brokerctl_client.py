@@ -33,9 +33,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from broker.cli import groups
+from broker.cli import groups, show
 from broker.cli import main as brokerctl
-from broker.cli import show
 from broker.rpc import methods
 from broker.rpc.catalogue import METHODS
 from broker.rpc.errors import RpcError
