@@ -1,0 +1,262 @@
+"""What becomes of a refused packet in the tables: by whom it is counted, and how many are shown.
+
+The packet's own mark and priority may have been set by somebody else's rules before: `soiled`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+
+import pytest
+from net_rig import OBSERVER, delivered, ethernet, frame_for, ipv4, ipv6, mac, marker, run, teach
+
+from broker.net.label_ids import DOM0, NOBODY, label_id
+from broker.net.samples import Samples
+from broker.net.show import drops
+from broker.net.tables import SAMPLES_PER_SECOND
+
+pytestmark = pytest.mark.root
+
+RED, BLUE, LAN = label_id("red"), label_id("blue"), label_id("uplink:lan")
+SOILING = """
+    table bridge soil {{
+      chain early {{ type filter hook prerouting priority -301; {soil}; }}
+      chain late {{ type filter hook prerouting priority -250; {soil}; }}
+      chain out {{ type filter hook output priority -201; meta priority set abcd:1 ; }}
+    }}
+    table inet soil {{
+      chain forward {{ type filter hook forward priority -201; {soil}; }}
+      chain input {{ type filter hook input priority -201; {soil}; }}
+      chain output {{ type filter hook output priority -201; {soil}; }}
+    }}
+"""
+SOIL = SOILING.format(soil="meta mark set 0x77; meta priority set abcd:1 ")
+
+
+class Counting:
+    """A rig, and what its tables have counted since they were last asked."""
+
+    def __init__(self, rig):
+        self.rig = rig
+        self._seen = {}
+
+    def news(self):
+        now = {(d.sender, d.receiver): d.packets for d in drops(self.rig.enforcer._readback)}
+        before, self._seen = self._seen, now
+        return {ends: n - before.get(ends, 0) for ends, n in now.items() if n > before.get(ends, 0)}
+
+    def until(self, *ends):
+        """Wait until packets of these ends are counted; what else labels have sent."""
+        found, end = {}, time.monotonic() + 10
+        while ends not in found:
+            assert time.monotonic() < end, f"{ends} not in {found}"
+            found |= self.news()
+        return {it: n for it, n in found.items() if it != ends and it[0] not in {DOM0, NOBODY}}
+
+
+@pytest.fixture(params=["", SOIL], ids=["clean", "soiled"])
+def soil(request):
+    return request.param
+
+
+@pytest.fixture
+def bridged(labelled, soil):
+    """Red and blue, an uplink, a port without a class, and dom0's address on the bridge."""
+    rig = labelled()
+    red, blue, bare, wire = rig.net.add("vif1.0", "vif2.0", "vif3.0", "eth9")
+    (observer,) = rig.net.add(OBSERVER)
+    own = "02:00:00:aa:00:01"
+    rig.net.host.ip(
+        f"link set br0 address {own}",
+        "addr add 10.0.0.100/24 dev br0",
+        f"neigh add 10.0.0.{red.number} lladdr {red.mac} dev br0",
+        f"neigh add 10.0.0.{bare.number} lladdr {bare.mac} dev br0",
+    )
+    ports = [
+        rig.port(red, 1, label=RED, macs=(red.mac,)),
+        rig.port(blue, 2, label=BLUE),
+        rig.port(wire, 3, uplink=True, label=LAN),
+        rig.port(observer, 9),
+    ]
+    rig.enforcer.start(rig.target(ports, {(9, 9), (1, 9), (9, 1), (2, 9), (9, 2), (3, 9), (9, 3)}))
+    teach([red, blue, wire, observer])
+    if soil:
+        rig.net.host.nft(soil)
+    counting = Counting(rig)
+    counting.news()
+    return counting, red, blue, bare, wire, observer, own
+
+
+def test_between_ports_it_is_counted_by_both_labels(bridged):
+    counting, red, blue, *_ = bridged
+    red.send(frame_for("ipv4", red, blue))
+    assert counting.until(RED, BLUE) == {}
+    blue.send(frame_for("odd", blue, red))
+    assert counting.until(BLUE, RED) == {}
+
+
+def test_for_a_port_without_a_class_the_receiver_is_nobody(bridged):
+    counting, red, _, bare, _, observer, _ = bridged
+    red.send(frame_for("unknown unicast", red))
+    others = counting.until(RED, NOBODY)
+    assert set(others) <= {(RED, BLUE), (RED, LAN)}, f"{bare.number}, {observer.number}"
+
+
+def test_of_a_port_without_a_class_nothing_is_known(bridged):
+    counting, red, _, bare, *_ = bridged
+    bare.send(frame_for("ipv4", bare, red))
+    assert counting.until(NOBODY, NOBODY) == {}
+
+
+def test_an_uplink_that_sends_as_a_local_guest_is_counted_as_the_uplink(bridged):
+    counting, red, _, _, wire, observer, _ = bridged
+    wire.send(ethernet(observer.mac, red.mac, 0x88B5, marker(wire.number, observer.number, 0)))
+    assert counting.until(LAN, NOBODY) == {}
+
+
+def test_for_dom0_and_from_dom0_its_own_end_is_dom0(bridged):
+    counting, red, _, bare, _, _, own = bridged
+    red.send(ethernet(own, red.mac, 0x0800, ipv4(red.number, 100, b"x")))
+    assert counting.until(RED, DOM0) == {}
+    with counting.rig.net.host.entered():
+        dom0 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with dom0:
+        for guest, ends in ((red, (DOM0, RED)), (bare, (DOM0, NOBODY))):
+            with contextlib.suppress(OSError):
+                dom0.sendto(b"x", (f"10.0.0.{guest.number}", 9))
+            assert counting.until(*ends) == {}
+
+
+def test_what_passes_keeps_no_class_in_its_priority(bridged):
+    counting, red, _, _, _, observer, _ = bridged
+    counting.rig.net.host.nft(
+        "table bridge seen { counter set_ {}; chain post {"
+        " type filter hook postrouting priority 300;"
+        " ether type 0x88b5 meta priority != none counter name set_; }; }"
+    )
+    delivered([red], observer, [(red, frame_for("odd", red, observer))])
+    listed = counting.rig.net.host.listing("counters", "table", "bridge", "seen")
+    assert "packets 0 " in listed
+
+
+@pytest.mark.parametrize("table", ["bridge", "inet"])
+def test_samples_come_at_a_bounded_rate_and_every_refusal_is_counted(bridged, labelled, table):
+    counting, red, blue, bare, *_, own = bridged
+    rig = counting.rig
+    if table == "inet":
+        rig.net.host.ip("link set vif3.0 nomaster", "addr add 10.3.0.100/24 dev vif3.0")
+    with rig.net.host.entered():
+        samples = Samples()
+    began, count = time.monotonic(), 0
+    if table == "bridge":
+        for _ in range(300):
+            red.send(frame_for("ipv4", red, blue))
+        wanted = (RED, BLUE)
+    else:
+        station = json.loads(run(["ip", "-n", rig.net.host.name, "-j", "link", "show", "vif3.0"]))
+        to = station[0]["address"]
+        for _ in range(300):
+            packet = ipv4(bare.number, 0, b"x", target=bytes((10, 3, 0, 100)))
+            bare.send(ethernet(to, bare.mac, 0x0800, packet))
+        wanted = (NOBODY, NOBODY)
+    found, end = 0, time.monotonic() + 10
+    while found < 300:
+        assert time.monotonic() < end, f"{found} counted"
+        found += counting.news().get(wanted, 0)
+    end = time.monotonic() + 10
+    while not count:
+        assert time.monotonic() < end, "no sample"
+        count += sum(1 for _ in samples.received())
+    spent = time.monotonic() - began
+    count += sum(1 for _ in samples.received())
+    samples.close()
+    assert count <= SAMPLES_PER_SECOND * (2 + spent) + 1, f"in {spent:.1f} s; {own}"
+
+
+@pytest.fixture
+def routed(labelled, soil):
+    """Red and blue routed, a vif without a class, a plain link, and green on a governed bridge."""
+    rig = labelled()
+    names = ("vif1.0", "vif2.0", "vif3.0", "lan0")
+    guests = rig.net.add(*names, bridge=None)
+    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        rig.net.host.sysctl(path, "1")
+    for n, guest in enumerate(guests, 1):
+        rig.net.host.ip(
+            f"link set {guest.port} address {mac(100 + n)}",
+            f"addr add 10.{n}.0.100/24 dev {guest.port}",
+            f"addr add fd0{n}::100/64 dev {guest.port} nodad",
+            f"neigh add 10.{n}.0.1 lladdr {guest.mac} dev {guest.port}",
+            f"neigh add fd0{n}::1 lladdr {guest.mac} dev {guest.port}",
+        )
+    (green,) = rig.net.add("vif5.0")
+    rig.net.host.ip(
+        "addr add 10.5.0.100/24 dev br0", f"neigh add 10.5.0.1 lladdr {green.mac} dev br0"
+    )
+    red, blue, bare, plain = guests
+    ports = [
+        rig.port(red, 1, label=RED, bridge=None),
+        rig.port(blue, 2, label=BLUE, bridge=None),
+        rig.port(green, 4, label=label_id("green")),
+    ]
+    rig.enforcer.start(rig.target(ports, {(1, 1), (2, 2)}))
+    if soil:
+        rig.net.host.nft(soil)
+    counting = Counting(rig)
+    counting.news()
+    # Of who has no port nothing is known but the mark, whoever set it.
+    stranger = 0x77 if soil else NOBODY
+    return counting, red, blue, bare, plain, stranger
+
+
+def sends(guest, n, to, family="ipv4"):
+    """The n-th guest sends a packet by way of dom0 (`to` 1 to 5: a guest's net; 0: dom0 itself)."""
+    data = marker(n, to, 0)
+    if family == "ipv4":
+        target = bytes((10, to, 0, 1)) if to else bytes((10, n, 0, 100))
+        content = 0x0800, ipv4(1, 0, data, target=target)
+    else:
+        net, last = (to, "0001") if to else (n, "0100")
+        target = bytes.fromhex(f"fd0{net}" + "00" * 12 + last)
+        content = 0x86DD, ipv6(1, 0, data, target=target)
+    guest.send(ethernet(mac(100 + n), guest.mac, *content))
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_routed_packets_are_counted_by_both_labels(routed, family):
+    counting, red, _, bare, plain, stranger = routed
+    sends(red, 1, 2, family)
+    assert counting.until(RED, BLUE) == {}
+    sends(red, 1, 3, family)
+    assert counting.until(RED, NOBODY) == {}
+    sends(red, 1, 0, family)
+    assert counting.until(RED, DOM0) == {}
+    for sender, n in ((plain, 4), (bare, 3)):
+        sends(sender, n, 1, family)
+        assert counting.until(stranger, RED) == {}
+    sends(bare, 3, 4, family)
+    assert counting.until(NOBODY, NOBODY) == {}
+    sends(bare, 3, 0, family)
+    assert counting.until(NOBODY, NOBODY) == {}
+    sends(plain, 4, 3, family)
+    assert counting.until(NOBODY, NOBODY) == {}
+
+
+def test_dom0s_own_packets_for_routed_ports_are_counted_as_dom0s(routed):
+    counting, *_ = routed
+    with counting.rig.net.host.entered():
+        dom0 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with dom0:
+        for n, ends in ((1, (DOM0, RED)), (3, (NOBODY, NOBODY))):
+            with contextlib.suppress(OSError):
+                dom0.sendto(b"x", (f"10.{n}.0.1", 9))
+            assert counting.until(*ends) == {}
+
+
+def test_a_network_without_a_label_for_a_governed_bridge_is_counted(routed):
+    counting, _, _, _, plain, _ = routed
+    sends(plain, 4, 5)
+    assert counting.until(NOBODY, NOBODY) == {}

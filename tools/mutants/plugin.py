@@ -1,0 +1,76 @@
+"""Runs the tests that are collected against each mutant of the tables, until one fails.
+
+    .venv/bin/python -m pytest -p tools.mutants.plugin --mutants [--mutant WORDS] tests/net/...
+
+Prints a table: each mutant, and the test that noticed it. A mutant that no test notices makes
+this fail. Tests must make the tables in their own process.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from _pytest.runner import runtestprotocol
+
+from broker.net.libnftables import Libnftables
+from broker.net.probe import probe
+from tools.mutants.tables import Mutant, in_force, mutants
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option that has this plugin run mutants."""
+    group = parser.getgroup("mutants")
+    group.addoption("--mutants", action="store_true", help="run the tests against mutated tables")
+    group.addoption("--mutant", default="", help="only mutants whose name has these words")
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Instead of the tests once: without a mutant, and then with each."""
+    if not session.config.getoption("--mutants") or session.config.getoption("collectonly"):
+        return None
+    taken: dict[pytest.Item, float] = {}
+    # Hypothesis refuses to run one test again and again in one process; those are of pure parts.
+    items = [it for it in session.items if not it.get_closest_marker("hypothesis")]
+    for item in items:
+        began = time.monotonic()
+        if _fails(item):
+            print(f"\nfails without any mutant: {item.nodeid}")
+            session.testsfailed += 1
+            return True
+        taken[item] = time.monotonic() - began
+    kills = dict.fromkeys(items, 0)
+    survivors = []
+    knows_bridge = probe(Libnftables()).knows_bridge
+    chosen = [
+        it
+        for it in mutants(knows_bridge=knows_bridge)
+        if session.config.getoption("--mutant") in it.name
+    ]
+    print(f"\n{len(chosen)} mutants, {len(taken)} tests; bridges told apart: {knows_bridge}")
+    for mutant in chosen:
+        # Those that have noticed much for their time go first.
+        order = sorted(items, key=lambda it: (kills[it] + 1) / taken[it], reverse=True)
+        killer = _noticed(mutant, order)
+        if killer is None or _fails(killer):  # one that fails without it too has noticed nothing
+            survivors.append(mutant)
+            print(f"SURVIVED | {mutant.name}", flush=True)
+        else:
+            kills[killer] += 1
+            print(f"noticed  | {mutant.name} | {killer.name}", flush=True)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants noticed")
+    session.testsfailed += len(survivors)
+    return True
+
+
+def _noticed(mutant: Mutant, items: list[pytest.Item]) -> pytest.Item | None:
+    with in_force(mutant):
+        return next((item for item in items if _fails(item)), None)
+
+
+def _fails(item: pytest.Item) -> bool:
+    reports = runtestprotocol(item, log=False, nextitem=None)
+    return any(report.failed for report in reports)
