@@ -193,6 +193,16 @@ class Admin(Protocol):
         """
         ...
 
+    async def policy_picture(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> methods.PolicyPicture:
+        """Who may talk to whom by the policy in force.
+
+        Raises:
+            RpcError: `unavailable` (none is in force).
+        """
+        ...
+
     async def policy_load(
         self, caller: Caller, arguments: methods.PolicyLoad
     ) -> methods.PolicyChange:

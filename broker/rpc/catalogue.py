@@ -35,6 +35,7 @@ from broker.rpc.methods import (
     Observed,
     PolicyChange,
     PolicyLoad,
+    PolicyPicture,
     PolicyText,
     Proposal,
     ProposalSelector,
@@ -205,6 +206,15 @@ METHODS: Final = Table(
             object="broker",
             help="the policy in force, byte for byte",
             example="brokerctl policy show > in-force.yaml",
+        ),
+        Method(
+            name="policy.picture",
+            arguments=Nothing,
+            result=PolicyPicture,
+            verb="policy.show",
+            object="broker",
+            help="who may talk to whom by the policy in force, for those who draw it",
+            example="brokerctl policy picture --json",
         ),
         Method(
             name="policy.load",

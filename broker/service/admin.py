@@ -16,6 +16,7 @@ from broker.service.authority import Authority
 from broker.service.connecting import Connecting
 from broker.service.drops import reported_drops
 from broker.service.labels import Labels
+from broker.service.picturing import PolicyViews
 from broker.service.policy_checks import summary
 from broker.service.targets import Targets, selector_of
 from broker.service.views import ChannelViews
@@ -56,6 +57,7 @@ class BrokerAdmin:
         self._store = store
         self.labels = Labels(engine)
         self._views = ChannelViews(engine)
+        self._policy_views = PolicyViews(engine, policies)
         self._connecting = Connecting(engine, self.labels, orders)
         self._targets = Targets(engine, self.labels)
         self._authority = Authority(engine, self._targets)
@@ -298,16 +300,14 @@ class BrokerAdmin:
     async def policy_show(self, caller: Caller, arguments: methods.Nothing) -> methods.PolicyText:
         """The policy in force."""
         del caller, arguments
-        policy = self._engine.judge.policy
-        if policy is None:
-            raise RpcError("unavailable", "no policy is in force; load one: brokerctl policy load")
-        short = summary(policy)
-        return methods.PolicyText(
-            name=short.name,
-            version=short.version,
-            digest=short.digest,
-            text=self._policies.data.decode("utf-8"),
-        )
+        return self._policy_views.text()
+
+    async def policy_picture(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> methods.PolicyPicture:
+        """Who may talk to whom by the policy in force."""
+        del caller, arguments
+        return await self._policy_views.picture()
 
     async def policy_load(
         self, caller: Caller, arguments: methods.PolicyLoad

@@ -12,7 +12,11 @@ import msgspec
 
 from broker.core.revocations import Revocation, Unconfirmed
 from broker.core.sanctions import Damping  # noqa: TC001 - msgspec reads the annotations
-from broker.service.events import Bound, Request  # noqa: TC001 - msgspec reads the annotations
+from broker.service.events import (  # noqa: TC001 - msgspec reads the annotations
+    Bound,
+    PolicyLoaded,
+    Request,
+)
 from broker.service.state import Admission, Assignment, Proposal, Sanction, State
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sanctions: dict[str, Sanction]
     observed: tuple[tuple[Request, str], ...]
     damping: dict[str, Damping]
+    loaded: PolicyLoaded | None = None
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -77,6 +82,7 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             sanctions=state.sanctions,
             observed=tuple(state.observed.items()),
             damping=state.damping,
+            loaded=state.loaded,
         )
     )
 
@@ -110,6 +116,7 @@ def decode_snapshot(data: bytes, head: Head) -> State:
     state.sanctions = kept.sanctions
     state.observed = dict(kept.observed)
     state.damping = kept.damping
+    state.loaded = kept.loaded
     state.policy_digest = kept.policy_digest
     state.seq, state.order_seq, state.beat = kept.seq, kept.order_seq, kept.beat
     return state

@@ -99,6 +99,7 @@ class State:
         self.observed: dict[events.Request, str] = {}
         self.damping: dict[str, Damping] = {}
         self.policy_digest: str | None = None
+        self.loaded: events.PolicyLoaded | None = None
         self.proposals: dict[str, Proposal] = {}
         self.versions: dict[str, tuple[int, int]] = {}
         self.seq = 0
@@ -173,6 +174,7 @@ class State:
 
     def _apply_policy(self, event: events.PolicyLoaded) -> None:
         self.policy_digest = event.digest
+        self.loaded = event
         major, _, minor = event.version.partition(".")
         version = (int(major), int(minor))
         self.versions[event.name] = max(version, self.versions.get(event.name, version))

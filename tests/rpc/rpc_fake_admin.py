@@ -106,6 +106,20 @@ DENIED = methods.Channel(
     nonce_known=False,
     enforced=None,
 )
+NODE = methods.PictureNode(
+    labels=("web_a",), ste=("red",), chinese_wall=(), colours=(), bootstrap=False
+)
+PICTURE = methods.PolicyPicture(
+    title="corp 1.4",
+    classes=("vif",),
+    nodes=(NODE,),
+    edges=(
+        methods.PictureEdge(
+            device_class="vif", frontend=0, backend=0, both=True, reading=False, resources=()
+        ),
+    ),
+    walls=(),
+)
 OBSERVED = methods.Observed(
     device_class="vif",
     frontend="web_a",
@@ -277,6 +291,10 @@ class FakeAdmin:
             reasons=(methods.Reason(rule="ste", text="they share red\x1b", where="p:1:2"),),
             policy=POLICY,
         )
+
+    async def policy_picture(self, caller, arguments):
+        self._called("policy.picture", caller, arguments)
+        return PICTURE
 
     async def policy_show(self, caller, arguments):
         self._called("policy.show", caller, arguments)

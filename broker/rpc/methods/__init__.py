@@ -43,10 +43,12 @@ from broker.rpc.methods.labels import (
     Ticket,
 )
 from broker.rpc.methods.net import NetDrop, NetDrops
+from broker.rpc.methods.pictures import PictureEdge, PictureNode, PictureWall, PolicyPicture
 from broker.rpc.methods.policies import (
     Approval,
     Observed,
     PolicyChange,
+    PolicyChanged,
     PolicyLoad,
     PolicyText,
     Proposal,
@@ -93,8 +95,13 @@ __all__ = [
     "NetDrops",
     "Nothing",
     "Observed",
+    "PictureEdge",
+    "PictureNode",
+    "PictureWall",
     "PolicyChange",
+    "PolicyChanged",
     "PolicyLoad",
+    "PolicyPicture",
     "PolicySummary",
     "PolicyText",
     "Proposal",

@@ -8,13 +8,30 @@ from broker.rpc.methods.common import Digest, PolicySummary, Reason
 from broker.rpc.table import Arguments
 
 
+class PolicyChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """Who put a policy in force at `time`, in the place of the one with the digest `replaces`.
+
+    `approver` is the second person and `signer` the id of the key that signed it, each empty where
+    there was none.
+    """
+
+    time: float
+    subject: str
+    role: str
+    approver: str
+    approver_role: str
+    signer: str
+    replaces: str | None
+
+
 class PolicyText(msgspec.Struct, frozen=True, kw_only=True):
-    """The policy in force, byte for byte."""
+    """The policy in force, byte for byte, and how it came to be."""
 
     name: str
     version: str
     digest: str
     text: str
+    changed: PolicyChanged | None = None
 
 
 class PolicyLoad(Arguments, frozen=True, kw_only=True):
