@@ -102,6 +102,10 @@ def difference(old: Content, new: Content) -> list[str]:
             won = {
                 key: data for key, data in after.items() if key not in before or before[key] != data
             }
+            if spec.key == "pair" and len(lost) > len(after):
+                # A revocation of thousands takes a tenth of the time if what stays is written anew.
+                gone.append(f"flush set {FAMILIES[table]} {table} {spec.name}")
+                lost, won = [], after
             if lost:
                 gone.append(_elements("delete", table, spec, dict.fromkeys(lost)))
             if won:

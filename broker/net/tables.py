@@ -122,6 +122,7 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
     pass_pair = (_ACCEPT_PAIR, *_WHO)
     either = _governed("ibrname", "iif", "pass_pair", knows_bridge=True)
     other = ("accept",) if knows_bridge else ()
+    through = (*either, "oif @ports goto pass_pair", "accept")
     closed = ("meta ibrname @bridges goto refuse_sender", "accept")
     return {
         "prerouting": (
@@ -132,7 +133,7 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
             # A port without a class may not even teach the bridge where a MAC is.
             *(closed if knows_bridge else ("goto refuse_sender",)),
         ),
-        "forward": (*either, "oif @ports goto pass_pair", "accept") if knows_bridge else pass_pair,
+        "forward": through if knows_bridge else ("goto pass_pair",),
         "input": (*_governed("ibrname", "iif", "to_host", knows_bridge=knows_bridge), *other),
         "output": (*_governed("obrname", "oif", "from_host", knows_bridge=knows_bridge), *other),
         "pass_pair": pass_pair,

@@ -96,6 +96,20 @@ def test_revocations_stand_before_grants():
     assert difference(content_of(TARGET), content_of(TARGET)) == []
 
 
+def test_of_pairs_of_which_few_stay_those_are_written_anew_and_else_only_what_changes():
+    def pairs(*numbers):
+        return {(BRIDGE, "pairs"): dict.fromkeys((one, 1) for one in numbers)}
+
+    few, many = pairs(1), pairs(*range(1, 9))
+    assert difference(many, few) == [
+        "flush set bridge xpb_bridge pairs",
+        "add element bridge xpb_bridge pairs { 0x58420001 . 5842:1 }",
+    ]
+    assert difference(many, pairs()) == ["flush set bridge xpb_bridge pairs"]
+    assert [it.split()[0] for it in difference(many, pairs(*range(1, 8)))] == ["delete"]
+    assert [it.split()[0] for it in difference(few, many)] == ["add"]
+
+
 def test_commands_name_our_tables_alone():
     for knows_bridge in (False, True):
         for command in whole(content_of(TARGET), knows_bridge=knows_bridge):
@@ -138,7 +152,8 @@ def test_where_the_kernel_knows_bridges_others_are_left_alone():
     assert with_names["prerouting"][-2:] == ("meta ibrname @bridges goto refuse_sender", "accept")
     assert with_names["output"][0] == "meta obrname @bridges goto from_host"
     without = chains(BRIDGE, knows_bridge=False)
-    assert without["forward"] == without["pass_pair"] == with_names["pass_pair"]
+    assert without["forward"] == ("goto pass_pair",)
+    assert without["pass_pair"] == with_names["pass_pair"]
     assert all("accept" not in without[chain] for chain in ("input", "output"))
 
 
