@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GROUPS: Final = {
+    "agent": "the agents of backend domains",
     "audit": "the audit log: follow it, sign it, verify it",
     "channel": "connections between domains",
     "decision": "what would be decided about two domains",

@@ -1,23 +1,31 @@
-"""`brokerctl status`."""
+"""`brokerctl status`, and what stands behind it: `metrics`, `agent list`."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.cli import client, show
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from broker.cli.groups import Commands
     from broker.rpc.client import Client
-    from broker.rpc.methods import Status
+    from broker.rpc.methods import Agent, Finding, Status
+
+
+_LONGEST: Final = 1000
+_DIGEST: Final = 19
+"""Characters of a digest that tell policies apart for people: `sha256:` and twelve digits."""
 
 
 def register(commands: Commands) -> None:
     """Add the command."""
     client.method_command(commands, "status", _status)
+    client.method_command(commands, "metrics", _metrics)
+    client.method_command(commands, "agent.list", _agents)
 
 
 def _status(broker: Client, options: argparse.Namespace) -> int:
@@ -26,7 +34,41 @@ def _status(broker: Client, options: argparse.Namespace) -> int:
         show.json_line(status)
     else:
         _print(status)
-    return client.SUCCESS if status.health == "green" else client.DENIED
+    return client.DENIED if status.health == "red" else client.SUCCESS
+
+
+def _metrics(broker: Client, options: argparse.Namespace) -> int:
+    metrics = client.call(broker, "metrics")
+    if options.json:
+        show.json_line(metrics)
+    else:
+        show.document(metrics.text)
+    return client.SUCCESS
+
+
+def _agents(broker: Client, options: argparse.Namespace) -> int:
+    agents: tuple[Agent, ...] = client.call(broker, "agent.list")
+    if options.json:
+        for agent in agents:
+            show.json_line(agent)
+        return client.SUCCESS
+    show.table(
+        ("ID", "Name", "Heard", "Beat", "Channels", "Waiting", "Failed", "Policy"),
+        [
+            (
+                agent.backend,
+                agent.name,
+                "never" if agent.age is None else f"{agent.age:.0f} s ago",
+                None if agent.hears is None else "yes" if agent.hears else "no",
+                agent.channels,
+                agent.unconfirmed,
+                agent.failed,
+                None if agent.policy is None else agent.policy[:_DIGEST],
+            )
+            for agent in agents
+        ],
+    )
+    return client.SUCCESS
 
 
 def _print(status: Status) -> None:
@@ -50,8 +92,7 @@ def _print(status: Status) -> None:
     show.facts(
         [
             ("health", status.health),
-            *(("  problem", show.text(problem)) for problem in status.problems),
-            *(("  warning", show.text(warning)) for warning in status.warnings),
+            *(pair for finding in status.findings for pair in _finding(finding)),
             ("broker", f"{show.text(status.version)}, up {_duration(status.uptime)}"),
             ("state", status.state if status.enforcing else f"{status.state}, not enforcing"),
             ("policy", policy),
@@ -66,6 +107,11 @@ def _print(status: Status) -> None:
             ("last error", error),
         ]
     )
+
+
+def _finding(finding: Finding) -> Iterator[tuple[str, str]]:
+    yield "  problem" if finding.level == "red" else "  warning", show.text(finding.text, _LONGEST)
+    yield "    do", show.text(finding.action, _LONGEST)
 
 
 def _heartbeat(count: int) -> str:

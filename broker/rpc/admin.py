@@ -215,6 +215,16 @@ class Admin(Protocol):
         """
         ...
 
+    async def agent_list(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Agent, ...]:
+        """Every domain that is a backend or has an agent, by domid."""
+        ...
+
+    async def metrics(self, caller: Caller, arguments: methods.Nothing) -> methods.Metrics:
+        """Everything counted; answers in every state."""
+        ...
+
     async def net_drops(
         self, caller: Caller, arguments: methods.Nothing
     ) -> tuple[methods.NetDrops, ...]:

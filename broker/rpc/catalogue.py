@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from broker.rpc.methods import (
+    Agent,
     Approval,
     AuditFollow,
     AuditPage,
@@ -28,6 +29,7 @@ from broker.rpc.methods import (
     LabelImport,
     LabelSet,
     LabelTicket,
+    Metrics,
     MigrationAnswer,
     MigrationQuery,
     NetDrops,
@@ -52,7 +54,7 @@ METHODS: Final = Table(
             result=Status,
             verb="status",
             object="broker",
-            help="how the broker is: health, policy, store, counts; exit 1 when red",
+            help="how the broker is: health, what is wrong, what to do; exit 1 when red",
             example="brokerctl status",
         ),
         Method(
@@ -282,6 +284,24 @@ METHODS: Final = Table(
             writes=True,
             help="drop a policy of one's own that waits",
             example="brokerctl policy withdraw 5f0c9a12",
+        ),
+        Method(
+            name="agent.list",
+            arguments=Nothing,
+            result=tuple[Agent, ...],
+            verb="agent.list",
+            object="broker",
+            help="the backends' agents: when each was heard last, and what it has confirmed",
+            example="brokerctl agent list",
+        ),
+        Method(
+            name="metrics",
+            arguments=Nothing,
+            result=Metrics,
+            verb="metrics",
+            object="broker",
+            help="what is counted and timed, in Prometheus' text format",
+            example="brokerctl metrics > /var/lib/node_exporter/xpb.prom",
         ),
         Method(
             name="net.drops",

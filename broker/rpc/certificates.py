@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - read at run time, for the struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 from cryptography import x509
@@ -55,6 +55,20 @@ class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
     revoked: Path | None = None
 
 
+NoticeKind = Literal[
+    "certificate_expired", "certificate_expiring", "certificate_unread", "denylist_unread"
+]
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """What an operator should know, and what to do; `urgent`: somebody is kept out by it."""
+
+    kind: NoticeKind
+    text: str
+    action: str
+    urgent: bool = False
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class TlsContext:
     """Makes the TLS side of connections."""
@@ -96,15 +110,24 @@ class TlsContext:
         else:
             self.log.info("{path} was read again", path=str(self._files.certificate))
 
-    def warnings(self, now: datetime) -> tuple[str, ...]:
-        """What of the broker's own expires soon or has expired."""
+    def notices(self, now: datetime) -> tuple[Notice, ...]:
+        """What of the broker's own expires soon or has expired, or does not read."""
         self.refresh()
-        found = [self.problem] if self.problem else []
+        found = []
+        if self.problem:
+            action = "put it right: the files of `tls` in broker.yaml are read when they change"
+            found.append(Notice("certificate_unread", self.problem, action))
         for path, certificate in self._ends:
             said = expiry(certificate, now)
             if said:
-                found.append(f"{path} {said}: brokerctl pki renew")
+                over = not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
+                kind: NoticeKind = "certificate_expired" if over else "certificate_expiring"
+                found.append(Notice(kind, f"{path} {said}", "brokerctl pki renew", urgent=over))
         return tuple(found)
+
+    def expiries(self) -> tuple[tuple[str, float], ...]:
+        """The broker's own certificates and when each expires, seconds since 1970."""
+        return tuple((str(path), it.not_valid_after_utc.timestamp()) for path, it in self._ends)
 
     def _read(self) -> tuple[SSL.Context, tuple[tuple[Path, x509.Certificate], ...]]:
         files = self._files
@@ -137,7 +160,8 @@ class CertificatePeers:
         self._stamp: Stamp = None
         self._denied: frozenset[int] | None = frozenset() if revoked is None else None
         self._problem = ""
-        self._warned: dict[int, str] = {}
+        self._warned: dict[str, tuple[float, str]] = {}
+        """By subject, whose certificate expires soon: when, and what is to be said of it."""
 
     def __call__(self, transport: Any) -> Caller:  # noqa: ANN401 - Twisted's TLS transport has no better type
         """The caller at the other end.
@@ -167,13 +191,21 @@ class CertificatePeers:
         self._warn(certificate, names.subject, now)
         return Caller(subject=names.subject, role=names.role, person=names.subject)
 
-    def warnings(self) -> tuple[str, ...]:
+    def notices(self) -> tuple[Notice, ...]:
         """What an operator should know: a denylist that does not read, and who expires soon."""
+        found = []
         try:
             self._list()
         except RpcError:
-            return (self._problem, *self._warned.values())
-        return tuple(self._warned.values())
+            action = "put it right: brokerctl pki revoke makes one"
+            found.append(Notice("denylist_unread", self._problem, action, urgent=True))
+        now = self._now()
+        self._warned = {who: it for who, it in self._warned.items() if now < it[0]}
+        found += [
+            Notice("certificate_expiring", said, "brokerctl pki renew")
+            for _, said in self._warned.values()
+        ]
+        return tuple(found)
 
     def _list(self) -> frozenset[int]:
         """The denied serials as they are now."""
@@ -202,10 +234,13 @@ class CertificatePeers:
 
     def _warn(self, certificate: x509.Certificate, subject: str, now: datetime) -> None:
         said = expiry(certificate, now)
-        if said and certificate.serial_number not in self._warned:
+        if not said:
+            self._warned.pop(subject, None)
+        elif subject not in self._warned:
             if len(self._warned) >= _MAX_WARNED:
                 del self._warned[next(iter(self._warned))]
-            self._warned[certificate.serial_number] = f"the certificate of {subject} {said}"
+            until = certificate.not_valid_after_utc.timestamp()
+            self._warned[subject] = until, f"the certificate of {subject} {said}"
             self.log.warn("the certificate of {subject} {said}", subject=subject, said=said)
 
 

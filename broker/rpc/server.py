@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
     from broker.rpc.admin import Admin
-    from broker.rpc.certificates import TlsFiles
+    from broker.rpc.certificates import Notice, TlsFiles
     from broker.rpc.limits import Limits
 
 RECHECK: Final = 5.0
@@ -198,12 +198,16 @@ class Servers:
         if self._tls is not None:
             await self._tls.stop()
 
-    def warnings(self) -> tuple[str, ...]:
+    def notices(self) -> tuple[Notice, ...]:
         """What an operator should know of certificates: which expire soon, what does not read."""
         if self._tls is None:
             return ()
         now = datetime.now(UTC)
-        return (*self._tls.context.warnings(now), *self._tls.peers.warnings())
+        return (*self._tls.context.notices(now), *self._tls.peers.notices())
+
+    def expiries(self) -> tuple[tuple[str, float], ...]:
+        """The broker's own certificates and when each expires, seconds since 1970."""
+        return () if self._tls is None else self._tls.context.expiries()
 
 
 def _endpoint(text: str, reactor: object) -> IStreamServerEndpoint:

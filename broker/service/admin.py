@@ -11,6 +11,7 @@ from broker.core.roles import NO_TARGET
 from broker.rpc import methods
 from broker.rpc.errors import RpcError
 from broker.service import questions
+from broker.service.agents import listed
 from broker.service.audit_access import AuditAccess
 from broker.service.authority import Authority
 from broker.service.connecting import Connecting
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from broker.rpc.table import Arguments, Method
     from broker.service.decider import Told
     from broker.service.engine import Engine
+    from broker.service.exposing import Exposing
+    from broker.service.health import Health
     from broker.service.heartbeat import Heartbeat
     from broker.service.mirror import Device
     from broker.service.orders import Orders
@@ -42,6 +45,8 @@ class BrokerAdmin:
     """The broker, as the RPC's server sees it (`broker.rpc.admin.Admin`)."""
 
     tickets: Tickets
+    health: Health
+    exposing: Exposing
 
     def __init__(
         self,
@@ -63,7 +68,6 @@ class BrokerAdmin:
         self._authority = Authority(engine, self._targets)
         self._audit = AuditAccess(engine.audit)
         self._since = time.monotonic()
-        self.warnings: Callable[[], tuple[str, ...]] = tuple
 
     def authorize(self, caller: Caller, method: Method, arguments: Arguments | None) -> None:
         """Let a call pass, or refuse it, by the roles of the policy in force."""
@@ -77,7 +81,9 @@ class BrokerAdmin:
         """How the broker is."""
         del caller, arguments
         engine = self._engine
-        problems = self._problems()
+        findings = self.health.findings()
+        problems = tuple(str(it) for it in findings if it.level == "red")
+        warnings = tuple(str(it) for it in findings if it.level == "amber")
         words = [standing.word for domid, standing in engine.judge.standings.items()]
         verdicts = [
             entry.decision.verdict
@@ -87,9 +93,10 @@ class BrokerAdmin:
         policy = engine.judge.policy
         last = engine.audit.last_error
         return methods.Status(
-            health="red" if problems else "green",
-            problems=tuple(problems),
-            warnings=(*self.warnings(), *self._waiting()),
+            health="red" if problems else "amber" if warnings else "green",
+            findings=tuple(findings),
+            problems=problems,
+            warnings=warnings,
             version=version("xen-policy-broker"),
             state=engine.phase,
             enforcing=engine.phase == "enforcing" and not engine.audit.broken,
@@ -112,42 +119,6 @@ class BrokerAdmin:
             last_error=None if last is None else last[1],
             last_error_time=None if last is None else last[0],
         )
-
-    def _waiting(self) -> list[str]:
-        return [
-            f"policy {it.name} {it.version} waits for a second person: "
-            f"brokerctl policy review {it.id}"
-            for it in self._policies.proposals.waiting().values()
-        ]
-
-    def _problems(self) -> list[str]:
-        engine = self._engine
-        found: list[str] = []
-        if engine.connection is None:
-            found.append(f"no store at {self._store}: every gate stays as it is; start xenstored")
-        elif engine.phase != "enforcing":
-            found.append("not everything is reconciled yet: wait")
-        if engine.judge.policy is None:
-            found.append("no policy is in force, so everything is denied: brokerctl policy load")
-        found += engine.observing.problems()
-        if engine.audit.broken:
-            found.append(
-                f"the audit log cannot be written, so nothing is granted: {engine.audit.broken}"
-            )
-        if engine.audit.unrotated:
-            found.append(f"the audit log cannot be rotated: {engine.audit.unrotated}")
-        if engine.decider.unpublished:
-            count = engine.decider.unpublished
-            found.append(f"{count} decisions are not published yet: is dom0's helper running?")
-        for channel, seconds in engine.revoking.overdue():
-            found.append(
-                f"{channel} was revoked {seconds:.0f} s ago, and its backend has not confirmed: "
-                f"is broker-agent running in domain {channel.backend}?"
-            )
-        for uuid, reason in engine.state.quarantine.items():
-            if engine.mirror.of_uuid(uuid):
-                found.append(f"{uuid} is quarantined: {reason}; label it anew to lift it")
-        return found
 
     async def domain_list(
         self, caller: Caller, arguments: methods.Nothing
@@ -388,6 +359,18 @@ class BrokerAdmin:
         """Sign a checkpoint of the audit log."""
         del arguments
         return self._audit.checkpoint(caller.subject, caller.role)
+
+    async def agent_list(
+        self, caller: Caller, arguments: methods.Nothing
+    ) -> tuple[methods.Agent, ...]:
+        """The backends' agents."""
+        del caller, arguments
+        return listed(self._engine)
+
+    async def metrics(self, caller: Caller, arguments: methods.Nothing) -> methods.Metrics:
+        """What is counted and timed."""
+        del caller, arguments
+        return methods.Metrics(text=self.exposing.text())
 
     async def net_drops(
         self, caller: Caller, arguments: methods.Nothing

@@ -38,7 +38,9 @@ from broker.service.authority import local_root
 from broker.service.budget import Budget
 from broker.service.config import EMBEDDED, Settings, load_settings
 from broker.service.engine import Engine
+from broker.service.exposing import Exposing
 from broker.service.freshness import check_freshness
+from broker.service.health import Health
 from broker.service.heartbeat import INTERVAL, Heartbeat
 from broker.service.orders import By, Orders
 from broker.service.policies import Policies
@@ -138,6 +140,10 @@ class Brokerd:
         )
         self.orders = Orders(self.engine, key, clock, lambda: self.heartbeat.published)
         self.admin = BrokerAdmin(self.engine, self._policies, self.heartbeat, self.orders, address)
+        self.health = Health(
+            self.engine, self.heartbeat, self._policies, address, patience=settings.patience
+        )
+        self.admin.health = self.health
         self.engine.police.on_punish = self._punish
         label_signers = [read_signer(read_regular(it), str(it)) for it in settings.label_signers]
         self.admin.tickets = Tickets(self.engine, self.admin.labels, key, label_signers)
@@ -149,7 +155,8 @@ class Brokerd:
             reactor,
             limits=settings.limits,
         )
-        self.admin.warnings = self._rpc.warnings
+        self.health.notices = self._rpc.notices
+        self.admin.exposing = Exposing(self.engine, self.heartbeat, self.health, self._rpc.expiries)
 
     def start(self) -> None:
         """Serve, connect, beat.
@@ -253,6 +260,7 @@ class Brokerd:
 
     def _beat(self) -> Deferred[None]:
         self.engine.tick()
+        self.health.tick()
         return Deferred.fromCoroutine(self.heartbeat.beat())
 
 

@@ -32,6 +32,19 @@ STATUS = methods.Status(
     journal_seq=41,
     heartbeat=17,
 )
+AGENT = methods.Agent(
+    backend=0,
+    name="Domain-0\x1b",
+    age=3.2,
+    version="0.1.0",
+    policy=DIGEST,
+    hears=True,
+    open=2,
+    channels=3,
+    unconfirmed=1,
+    confirmed=12,
+)
+METRICS = "# HELP xpb_health Health.\n# TYPE xpb_health gauge\nxpb_health 0\n"
 DOM0 = methods.Domain(
     domid=0,
     name="Domain-0",
@@ -318,6 +331,14 @@ class FakeAdmin:
             unlabels=("5 (old)",),
             warnings=("corp.yaml:9:3: group front_line is not used",),
         )
+
+    async def agent_list(self, caller, arguments):
+        self._called("agent.list", caller, arguments)
+        return (AGENT, methods.Agent(backend=7, name=None, channels=1))
+
+    async def metrics(self, caller, arguments):
+        self._called("metrics", caller, arguments)
+        return methods.Metrics(text=METRICS)
 
     async def net_drops(self, caller, arguments):
         self._called("net.drops", caller, arguments)

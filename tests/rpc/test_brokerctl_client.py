@@ -21,6 +21,7 @@ from rpc_fake_admin import (
     EVENT,
     EXPLANATIONS,
     LABEL,
+    METRICS,
     POLICY,
     STATUS,
     TEXT,
@@ -75,6 +76,18 @@ async def test_a_red_status_names_the_problems_and_exits_1(run, admin):
     admin.status_answer = msgspec.structs.replace(
         STATUS,
         health="red",
+        findings=(
+            methods.Finding(
+                kind="store_lost",
+                level="red",
+                text="the store is gone\x1b",
+                action="start xenstored",
+            ),
+            methods.Finding(
+                kind="no_policy", level="red", text="no policy " * 20, action="policy load FILE"
+            ),
+            methods.Finding(kind="alarm", level="amber", text="odd", action="look"),
+        ),
         problems=("the store is gone: start xenstored", "no policy: brokerctl policy load FILE"),
         policy=None,
         enforcing=False,
@@ -97,9 +110,43 @@ async def test_a_red_status_names_the_problems_and_exits_1(run, admin):
     ):
         assert words in out
     assert not CONTROL.search(out)
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert out.count("problem") == 2
+    assert out.count("warning") == 1
     code, out, _ = await run("status", "--json")
     assert code == 1
     assert decoded(out, methods.Status) == [admin.status_answer]
+
+
+@ensureDeferred
+async def test_an_amber_status_is_said_and_is_no_failure(run, admin):
+    finding = methods.Finding(kind="alarm", level="amber", text="odd", action="look closer")
+    admin.status_answer = msgspec.structs.replace(
+        STATUS, health="amber", findings=(finding,), warnings=(str(finding),)
+    )
+    code, out, _ = await run("status")
+    assert code == 0
+    assert "amber" in out
+    assert "look closer" in out
+
+
+@ensureDeferred
+async def test_agents_are_listed_within_80_columns(run):
+    code, out, _ = await run("agent", "list")
+    assert code == 0
+    assert "Domain-0\\x1b" in out
+    assert "3 s ago" in out
+    assert "never" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    code, out, _ = await run("agent", "list", "--json")
+    assert [it.backend for it in decoded(out, methods.Agent)] == [0, 7]
+
+
+@ensureDeferred
+async def test_metrics_are_written_as_they_are(run):
+    assert await run("metrics") == (0, METRICS, "")
+    _, out, _ = await run("metrics", "--json")
+    assert decoded(out, methods.Metrics) == [methods.Metrics(text=METRICS)]
 
 
 @ensureDeferred

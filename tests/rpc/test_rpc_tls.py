@@ -227,7 +227,9 @@ async def test_a_denylist_that_does_not_read_lets_nobody_in(damage, serve_tls, p
     if damage == "fifo":
         os.mkfifo(people.files.revoked)
     assert "denylist" in await refused(own)
-    assert "nobody gets in" in address.server.peers.warnings()[0]
+    (notice,) = address.server.peers.notices()
+    assert (notice.kind, notice.urgent) == ("denylist_unread", True)
+    assert "nobody gets in" in notice.text
     people.files.revoked.unlink(missing_ok=True)
     people.files.revoked.write_text("# nobody\n")
     assert await call(own)
@@ -431,11 +433,18 @@ async def test_a_stream_ends_when_its_caller_is_revoked_or_loses_his_role(serve_
 def test_what_expires_soon_is_told(people, tmp_path):
     end = people.now + timedelta(days=85)
     context = TlsContext(people.files)
-    assert context.warnings(people.now) == ()
-    [said] = context.warnings(end)
-    assert "broker.crt expires on" in said
-    [said] = context.warnings(people.now + timedelta(days=91))
-    assert "broker.crt expired on" in said
+    assert context.notices(people.now) == ()
+    [notice] = context.notices(end)
+    assert "broker.crt expires on" in notice.text
+    assert (notice.kind, notice.urgent) == ("certificate_expiring", False)
+    [notice] = context.notices(people.now + timedelta(days=91))
+    assert "broker.crt expired on" in notice.text
+    assert (notice.kind, notice.urgent) == ("certificate_expired", True)
+    expires = dict(context.expiries())[str(people.files.certificate)]
+    assert end.timestamp() < expires < (people.now + timedelta(days=91)).timestamp()
+    people.files.key.write_text("x")
+    [notice] = context.notices(people.now)
+    assert (notice.kind, "does not read" in notice.text) == ("certificate_unread", True)
 
     class Shown:
         def getPeerCertificate(self):
@@ -446,16 +455,18 @@ def test_what_expires_soon_is_told(people, tmp_path):
     moment = [people.now.timestamp()]
     peers = CertificatePeers(None, lambda: moment[0])
     assert peers(Shown()).subject == "alice"
-    assert peers.warnings() == ()
+    assert peers.notices() == ()
     moment[0] += 29 * 86400
     with capturedLogs() as logs:
         peers(Shown())
         peers(Shown())
     assert len(logs) == 1
-    assert "the certificate of alice expires on" in peers.warnings()[0]
+    [notice] = peers.notices()
+    assert "the certificate of alice expires on" in notice.text
     moment[0] += 2 * 86400
     with pytest.raises(RpcError, match="expired"):
         peers(Shown())
+    assert peers.notices() == ()  # nobody comes with it any more
     moment[0] -= 40 * 86400
     with pytest.raises(RpcError, match="not valid before"):
         peers(Shown())

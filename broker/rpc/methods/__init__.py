@@ -5,6 +5,7 @@ whoever shows it on a terminal escapes it. Times are seconds since 1970, UTC. A 
 is a selector (`broker.rpc.selector`): a domid, a uuid or a name.
 """
 
+from broker.rpc.methods.agents import Agent, Metrics
 from broker.rpc.methods.audit import AuditFilter, AuditFollow, AuditPage, AuditRecord, AuditSearch
 from broker.rpc.methods.channels import (
     Channel,
@@ -55,9 +56,10 @@ from broker.rpc.methods.policies import (
     ProposalSelector,
     Review,
 )
-from broker.rpc.methods.status import ChannelCounts, DomainCounts, Status
+from broker.rpc.methods.status import ChannelCounts, DomainCounts, Finding, FindingKind, Status
 
 __all__ = [
+    "Agent",
     "Approval",
     "AuditFilter",
     "AuditFollow",
@@ -82,12 +84,15 @@ __all__ = [
     "DomainSelector",
     "DomainStatus",
     "Explanation",
+    "Finding",
+    "FindingKind",
     "Label",
     "LabelChange",
     "LabelExport",
     "LabelImport",
     "LabelSet",
     "LabelTicket",
+    "Metrics",
     "MigrationAnswer",
     "MigrationQuery",
     "Name",
