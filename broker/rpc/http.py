@@ -1,8 +1,9 @@
 """HTTP and JSON for the methods of the table: `POST /v1/<method>` with a JSON object.
 
 An answer is `{"result": …}`, or `{"error": {"code", "message", "problems"}}` with a status; a
-stream is server-sent events. Whatever is refused is refused as early as it can be: who calls,
-and how much it announces, before the body is read; the body's size before it is parsed.
+stream is server-sent events. `GET /console/` is the console (`broker.rpc.console`). Whatever is
+refused is refused as early as it can be: who calls, and how much it announces, before the body is
+read; the body's size before it is parsed.
 """
 
 # twisted.web is typed in part: its Request and HTTPChannel have methods without annotations.
@@ -22,7 +23,7 @@ from twisted.web import http
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
-from broker.rpc import openapi
+from broker.rpc import console, openapi
 from broker.rpc.catalogue import METHODS
 from broker.rpc.decode import decode_arguments
 from broker.rpc.errors import HTTP_STATUS, RpcError
@@ -112,11 +113,15 @@ class AdminRequest(http.Request):
         if caller is None:
             raise RpcError("denied", "nobody knows who calls")
         self._site.take_call(caller)
-        if self.method == b"GET" and self.uri == DESCRIPTION:
-            self._send(http.OK, self._site.description)
+        if self.method == b"GET" and self._answer_get(caller):
             return
         method = self._method()
         admin = self._site.admin
+        try:
+            console.check_browser(self.getHeader, method)
+        except RpcError as error:
+            admin.turned_away(f"{caller.subject}: {error.message}")
+            raise
         admin.authorize(caller, method, None)
         arguments = decode_arguments(method, self._body.getvalue())
         admin.authorize(caller, method, arguments)
@@ -127,6 +132,26 @@ class AdminRequest(http.Request):
             return
         result = await handler(caller, arguments)
         self._send(http.OK, msgspec.json.encode({"result": result}))
+
+    def _answer_get(self, caller: Caller) -> bool:
+        """Answer for what is only read, or False: there is no such thing."""
+        if self.uri == DESCRIPTION:
+            self._send(http.OK, self._site.description)
+        elif self.uri == console.CALLER:
+            self._send(http.OK, console.who_calls(caller))
+        elif self.uri in (b"/", console.HOME[:-1]):
+            self.setHeader(b"Location", console.HOME)
+            self._send(http.FOUND, b"")
+        elif (asset := console.assets().get(self.uri)) is not None:
+            for name, value in (*console.HEADERS, (b"ETag", asset.tag)):
+                self.setHeader(name, value)
+            if self.getHeader(b"If-None-Match") == asset.tag:
+                self._send(http.NOT_MODIFIED, b"", asset.kind)
+            else:
+                self._send(http.OK, asset.body, asset.kind)
+        else:
+            return False
+        return True
 
     async def _answer_stream(
         self, caller: Caller, handler: Callable[..., Any], arguments: object
@@ -151,7 +176,9 @@ class AdminRequest(http.Request):
 
     def _method(self) -> Method:
         if self.method != b"POST":
-            raise RpcError("bad_request", "POST /v1/<method> is understood, and GET /openapi.json")
+            raise RpcError(
+                "bad_request", "POST /v1/<method> is understood, GET /openapi.json and /console/"
+            )
         kind = self.getHeader(b"Content-Type")
         if kind is None or kind.partition(b";")[0].strip().lower() != b"application/json":
             raise RpcError("bad_request", "the body has to be Content-Type: application/json")
@@ -174,11 +201,12 @@ class AdminRequest(http.Request):
             return
         self._send(HTTP_STATUS[error.code], _error_body(error))
 
-    def _send(self, status: int, body: bytes) -> None:
+    def _send(self, status: int, body: bytes, kind: bytes = b"application/json") -> None:
         if self._gone:
             return
         self.setResponseCode(status)
-        self.setHeader(b"Content-Type", b"application/json")
+        self.setHeader(b"Content-Type", kind)
+        self.setHeader(b"X-Content-Type-Options", b"nosniff")
         self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)
         self.finish()

@@ -57,9 +57,14 @@ class Domain:
 
 
 class SimulatedHost:
-    """The processes, the toolstack and the domains; `directory` must be short (sockets)."""
+    """The processes, the toolstack and the domains; `directory` must be short (sockets).
 
-    def __init__(self, reactor: Reactor, directory: Path, *, policy: Path, specs: Path) -> None:
+    `rpc` is what more to say under that key of broker.yaml.
+    """
+
+    def __init__(
+        self, reactor: Reactor, directory: Path, *, policy: Path, specs: Path, rpc: str = ""
+    ) -> None:
         self.directory = directory
         self.rpc_socket = directory / "run" / "broker.sock"
         self._store_socket = directory / "xenstored"
@@ -70,7 +75,7 @@ class SimulatedHost:
         self._connection: StoreConnection | None = None
         (directory / "broker.yaml").write_text(
             f"store: unix:{self._store_socket}\nstate: {directory}/state\n"
-            f"policy: {policy}\nspecs: {specs}\nrpc:\n  socket: {self.rpc_socket}\n"
+            f"policy: {policy}\nspecs: {specs}\nrpc:\n  socket: {self.rpc_socket}\n{rpc}"
         )
         (directory / "agent.yaml").write_text(
             f"store: unix:{self._store_socket}\ndomid: 0\ngates: simulated\n"

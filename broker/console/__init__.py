@@ -1,0 +1,1 @@
+"""The web console: pages, styles and modules as they are served; no Python of its own."""

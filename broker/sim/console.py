@@ -1,0 +1,229 @@
+"""`make demo-console`: a host of simulated domains to look at in the console, in a browser.
+
+    python -m broker.sim.console [--domains 50] [--port 7443] [--directory DIR]
+
+The store, brokerd and broker-agent are the product's own programs. Domains are labelled, connected
+and denied as a policy says; one breaks a protocol, a change of the policy waits for a second
+person, and every few seconds something happens, until it is interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet import task
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from broker.pki.authority import Authority
+from broker.pki.names import Names
+from broker.rpc.address import Credentials, parse_address
+from broker.rpc.client import Client
+from broker.rpc.methods import LabelSet, PolicyLoad
+from broker.sim.boot import uuid_of
+from broker.sim.host import Domain, HostError, SimulatedHost
+from broker.sim.toolstack import vbd, vif
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from broker.sim.toolstack import Device
+    from broker.xenstore.transport import Reactor
+
+ROOT: Final = Path(__file__).parents[2]
+PAUSE: Final = 4.0
+"""Seconds between two things that happen by themselves."""
+PEOPLE: Final = {"ann": "officer", "olga": "watcher", "rita": "red_team", "dan": "deployer"}
+"""Who has a certificate, and in which role."""
+ROLES: Final = """\
+roles:
+  watcher: [{verbs: read}]
+  red_team:
+    - {verbs: [domain.*, channel.*, label.list, decision.query], group: red}
+  deployer: [{verbs: [read, policy.load], second_person: true}]
+  officer: [{verbs: [read, policy.load, policy.govern, policy.approve]}]
+"""
+_TIERS: Final = ("web_red", "web_blue", "db_red", "web_red", "db_blue", "web_blue")
+
+
+class ConsoleHost:
+    """A host with TLS and people; `directory` must be short (sockets)."""
+
+    def __init__(self, reactor: Reactor, directory: Path, *, port: int) -> None:
+        self.pki = Authority(directory / "pki")
+        self.pki.init(("localhost", "127.0.0.1"), _now())
+        self.passwords: dict[str, str] = {}
+        for subject, role in PEOPLE.items():
+            self.pki.issue(Names(subject, role), _now())
+            self.passwords[subject] = self.pki.bundle(subject)
+        self.url = f"https://localhost:{port}/"
+        self.policy = (ROOT / "etc" / "policy.yaml").read_text() + ROLES
+        policy = directory / "policy.yaml"
+        policy.write_text(self.policy)
+        self.host = SimulatedHost(
+            reactor,
+            directory,
+            policy=policy,
+            specs=ROOT / "protocol_specs",
+            rpc=f"  listen: ['tcp:{port}:interface=127.0.0.1']\n  tls:\n"
+            + "".join(
+                f"    {key}: {self.pki.directory}/{name}\n"
+                for key, name in (
+                    *(("certificate", "broker.crt"), ("key", "broker.key")),
+                    *(("ca", "ca.crt"), ("revoked", "revoked")),
+                )
+            ),
+        )
+        self.domains: list[Domain] = []
+
+    def client(self, subject: str) -> Client:
+        """A client of one of `PEOPLE`, over TLS."""
+        directory = self.pki.directory
+        credentials = Credentials(
+            cert=directory / f"{subject}.crt",
+            key=directory / f"{subject}.key",
+            ca=directory / "ca.crt",
+        )
+        return Client(parse_address(f"tls:{self.url[8:-1]}", credentials))
+
+    async def label(self, name: str, label: str) -> None:
+        """Label a domain by its name, as local root."""
+        await deferToThread(
+            self.host.rpc().call, "label.set", LabelSet(domain=f"name:{name}", label=label)
+        )
+
+    async def create(self, name: str, label: str | None, devices: Sequence[Device]) -> Domain:
+        """Label a name, unless `label` is None, and create the domain."""
+        if label is not None:
+            await self.label(name, label)
+        domain = await self.host.create(name, uuid_of(name), devices)
+        domain.label = label
+        self.domains.append(domain)
+        return domain
+
+    async def destroy(self, domain: Domain) -> None:
+        """Destroy a domain."""
+        self.domains.remove(domain)
+        await self.host.destroy(domain)
+
+    async def populate(self, count: int, tell: Callable[[str], None] = lambda _: None) -> None:
+        """Create `count` domains: customers' tiers, two rivals, a thief and a stray one."""
+        special = (
+            ("bank-a", "bank_a", "bank"),
+            ("bank-b", "bank_b", "bank"),
+            ("red-thief", "web_red", "blue"),
+            ("stray", None, "red"),
+        )
+        for number in range(max(0, count - len(special))):
+            label = _TIERS[number % len(_TIERS)]
+            tier, _, customer = label.partition("_")
+            await self.create(
+                f"{customer}-{tier}{number // len(_TIERS) + 1}{'abcdef'[number % 6]}",
+                label,
+                devices(number, customer),
+            )
+            if number % 10 == 9:
+                tell(f"{number + 1} domains")
+        for number, (name, own, customer) in enumerate(special):
+            await self.create(name, own, devices(200 + number, customer))
+
+    async def break_a_protocol(self) -> None:
+        """A guest rewrites its backend's number, which no guest may."""
+        domain = self.domains[0]
+        if domain.connection is None:
+            raise HostError(f"{domain.name} has no connection")
+        front = domain.devices[0].frontend_dir(domain.domid)
+        await domain.connection.write(f"{front}/backend-id", b"7")
+
+    async def amend(self) -> None:
+        """An officer changes the policy."""
+        self.policy = self.policy.replace('version: "1.0"', 'version: "1.1"', 1).replace(
+            "the web tier only reads the archive", "the web tier reads the archive, no more", 1
+        )
+        load = PolicyLoad(text=self.policy, source="example-1.1.yaml")
+        await deferToThread(self.client("ann").call, "policy.load", load)
+
+    async def propose(self) -> None:
+        """A deployer changes the policy, which waits for a second person."""
+        text = self.policy.replace('version: "1.1"', 'version: "1.2"', 1).replace(
+            "  vif: {protocol: vif, default: ste}", "  vif: {protocol: vif, default: deny}", 1
+        )
+        load = PolicyLoad(text=text, source="example-1.2.yaml", revoke=True)
+        await deferToThread(self.client("dan").call, "policy.load", load)
+
+    async def go_on(self, number: int) -> None:
+        """Something happens: a domain comes, is labelled otherwise, or goes."""
+        name = f"late{number // 3 + 1}"
+        late = next((it for it in self.domains if it.name == name), None)
+        if late is None:
+            await self.create(name, "web_red", devices(100 + number, "red"))
+        elif number % 3 == 1:
+            await self.label(name, "web_blue")
+        else:
+            await self.destroy(late)
+
+
+def devices(number: int, customer: str) -> list[Device]:
+    """A network device, and a disk of a customer's."""
+    mac = f"00:16:3e:00:{number >> 8:02x}:{number & 255:02x}"
+    return [vif(0, mac), vbd(51712, f"/dev/vg/{customer}-{number}")]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def _main(reactor: Reactor, options: argparse.Namespace) -> None:
+    directory = Path(options.directory or tempfile.mkdtemp(prefix="xpb-console-"))
+    console = ConsoleHost(reactor, directory, port=options.port)
+
+    def tell(words: str) -> None:
+        sys.stdout.write(f"{words}\n")
+        sys.stdout.flush()
+
+    try:
+        tell("starting the store, brokerd and broker-agent")
+        await console.host.start()
+        await console.populate(options.domains, tell)
+        await console.break_a_protocol()
+        await console.amend()
+        await console.propose()
+        tell(f"\nThe console is at {console.url}")
+        tell(f"Let your browser trust the authority {directory}/pki/ca.crt, and import one of:")
+        for subject, role in PEOPLE.items():
+            tell(
+                f"  {directory}/pki/{subject}.p12: role {role}, "
+                f"password {console.passwords[subject]}"
+            )
+        tell("Interrupt this (Ctrl-C) to end it.")
+        number = 0
+        while True:
+            await task.deferLater(reactor, PAUSE)
+            await console.go_on(number)
+            number += 1
+    finally:
+        await console.host.stop()
+        if options.directory is None:
+            shutil.rmtree(directory)
+
+
+def main() -> None:
+    """Run the demo until it is interrupted; it ends with 1 where it does not come about."""
+    parser = argparse.ArgumentParser(prog="broker.sim.console", description="The console's demo.")
+    parser.add_argument("--domains", type=int, default=50, help="how many (%(default)s)")
+    parser.add_argument("--port", type=int, default=7443, help="where to listen (%(default)s)")
+    parser.add_argument("--directory", help="to be kept; its path must be short")
+    options = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        task.react(lambda reactor: Deferred.fromCoroutine(_main(reactor, options)))
+
+
+if __name__ == "__main__":
+    main()
