@@ -175,6 +175,8 @@ class Bridges:
             return "it is open without its label's class"
         name = known.port.port.name
         try:
+            if self._links.get(known.port.index) is None:
+                return "its interface is another one now, without its label's class"
             wanted = open_port(device, name, label)
             if wanted == known.port.port:
                 return ""

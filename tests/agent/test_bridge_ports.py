@@ -104,6 +104,14 @@ def test_what_may_be_another_interface_or_is_not_granted_is_closed_at_the_start(
     assert it.kernel.ports == {}
 
 
+def test_a_port_whose_interface_is_gone_is_not_kept_for_its_name(it):
+    known = it.know()
+    it.start()
+    assert it.bridges.keep(device(), may_move=False) == ""
+    _changed_port(known, index=it.index + 1000)
+    assert "another one now" in it.bridges.keep(device(), may_move=True)
+
+
 def test_no_label_of_another_life_is_used(it):
     known = it.know(held=False)
     it.start()
