@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv venv-dev venv-bench venv-fuzz demo demo-console console-pictures test test-kernel61 fuzz e2e bench deb minidomain lint clean
+.PHONY: help venv venv-dev venv-bench venv-fuzz demo demo-console console-pictures test test-kernel61 test-mutants fuzz e2e bench deb minidomain lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,11 @@ test-kernel61: ## labels on bridges once more, on Debian's 6.1 kernel with br_ne
 	@tools/setup-debian kernel61
 	@$(MAKE) --no-print-directory venv-dev
 	@tools/testbed/kernel61/run
+
+test-mutants: ## every rule of the kernel's tables changed, one at a time: a test must fail (root)
+	@tools/setup-debian test
+	@$(MAKE) --no-print-directory venv-dev
+	@tools/mutants/run
 
 fuzz: venv-fuzz ## description loader, ring validator and monitor: make fuzz [TIME=seconds for each] [ONLY=name]
 	@$(BIN)/python -m tools.fuzz $(if $(TIME),--seconds $(TIME)) $(if $(ONLY),--only $(ONLY))
