@@ -79,7 +79,7 @@ def test_a_routed_vif_without_a_class_is_closed(routed):
     assert not passes(guests, "ipv4", 1, 3, 0.2)
 
 
-def asks(guest, n, timeout=0.3):
+def asks(guest, n, timeout):
     guest.socket.settimeout(timeout)
     body = bytearray(arp(1, 0, b""))
     body[14:18], body[24:28] = bytes((10, n, 0, 1)), bytes((10, n, 0, 100))
@@ -98,8 +98,8 @@ def test_a_routed_port_finds_its_gateway_and_nothing_else_of_dom0(routed):
     rig, guests = routed
     ports = [rig.port(guests[0], 1, bridge=None), rig.port(guests[1], 1, host=True, bridge=None)]
     rig.enforcer.start(rig.target(ports, {(1, 1)}))
-    assert asks(guests[0], 1)
-    assert not asks(guests[2], 3), "no class, not even ARP"
+    assert asks(guests[0], 1, 5)
+    assert not asks(guests[2], 3, 0.3), "no class, not even ARP"
     assert not pings(guests[0], 1, 0.2)
     assert pings(guests[1], 2, 5)
 
@@ -201,8 +201,8 @@ def dom0_reaches(rig, guest, n, timeout):
 
 def test_dom0_answers_arp_on_ordinary_links(mixed):
     _, guests = mixed
-    assert asks(guests[3], 4)
-    assert not asks(guests[2], 3)
+    assert asks(guests[3], 4, 5)
+    assert not asks(guests[2], 3, 0.3)
 
 
 def solicits(guest, n, timeout):
