@@ -253,6 +253,7 @@ class HelperSession(service.Service):
             copy = libxl_device_dir(domid, channel.device_class, channel.device)
             await nodes.admit_at_once(copy)
             await nodes.admit(trees, below=True)
+        await nodes.admit(rights.size_trees(domid), below=True)
 
     async def _look_for_refusal(self, connection: StoreConnection, domid: int, uuid: str) -> None:
         if self._refused is None:

@@ -142,6 +142,11 @@ def domain_nodes(domid: int, uuid: str | None) -> list[str]:
     return paths
 
 
+def size_trees(domid: int) -> list[str]:
+    """Trees of libxl's that say how large a domain is, which the broker tells people."""
+    return [f"{LOCAL_DOMAIN}/{domid}/{name}" for name in ("memory", "cpu")]
+
+
 def device_trees(channel: Channel, kind: str) -> tuple[list[str], list[str]]:
     """Of one device besides libxl's copy: nodes to be listed on the way, trees to be read whole."""
     frontend, backend = channel.frontend, channel.backend

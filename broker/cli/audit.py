@@ -98,7 +98,7 @@ def _json(report: Report) -> None:
 def _print(report: Report) -> None:
     wrong = len(report.problems) + report.more
     rows = [
-        ("audit log", "whole" if report.good else f"not whole: {wrong} problems"),
+        ("audit log", "whole" if report.good else f"not whole: {_count(wrong, 'problem')}"),
         ("records", f"{report.first} to {report.last}, in {_count(report.files, 'file')}"),
         ("signed", f"{_count(report.checkpoints, 'checkpoint')}{_unsigned(report)}"),
     ]

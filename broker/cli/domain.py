@@ -1,4 +1,8 @@
-"""`brokerctl domain list`: like xl list, with labels."""
+"""`brokerctl domain list`: like xl list, with labels.
+
+Without Time(s), and with `running` or `dying` for a state: the rest only the hypervisor knows, and
+the broker asks xenstore alone.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +36,10 @@ def _list(broker: Client, options: argparse.Namespace) -> int:
             _long(domain)
     else:
         show.table(
-            ["Name", "ID", "State", "Status", "ACM-Label"],
+            ["Name", "ID", "Mem", "VCPUs", "State", "ACM-Label"],
             [
-                (domain.name, domain.domid, _state(domain), domain.status, domain.label)
-                for domain in domains
+                (it.name, it.domid, _mebibytes(it), it.vcpus, _state(it), _label(it))
+                for it in domains
             ],
         )
     return client.SUCCESS
@@ -48,6 +52,8 @@ def _long(domain: Domain) -> None:
             ("id", show.text(domain.domid)),
             ("uuid", show.text(domain.uuid)),
             ("state", _state(domain)),
+            ("memory", "-" if domain.memory is None else f"{_mebibytes(domain)} MiB"),
+            ("vcpus", show.text(domain.vcpus)),
             ("status", domain.status),
             ("reason", show.text(domain.reason)),
             ("label", show.text(domain.label)),
@@ -58,6 +64,17 @@ def _long(domain: Domain) -> None:
             ("channels", f"{domain.granted} granted, {domain.denied} not"),
         ]
     )
+
+
+def _mebibytes(domain: Domain) -> int | None:
+    return None if domain.memory is None else domain.memory // 1024
+
+
+def _label(domain: Domain) -> str | None:
+    """The label, and what became of it where the domain does not stand with it."""
+    if domain.status == "labelled":
+        return domain.label
+    return f"{domain.label or '-'} ({domain.status})"
 
 
 def _bound(domain: Domain) -> str:

@@ -52,8 +52,10 @@ def _sign(options: argparse.Namespace) -> int:
     except ProblemsError as error:
         offline.report(error.problems, "error", as_json=options.json)
         return client.BAD_INPUT
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        return client.bad_input(options, str(error))
+    except OSError as error:
+        return client.bad_input(options, f"{error.filename}: {error.strerror}")
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return client.bad_input(options, f"{options.key}: {error}")
     if not isinstance(key, Ed25519PrivateKey):
         words = f"{options.key} is no Ed25519 key; make one: brokerctl pki signer"
         return client.bad_input(options, words)

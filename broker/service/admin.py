@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from broker.audit.query import Query
 from broker.core.roles import NO_TARGET
@@ -19,9 +22,11 @@ from broker.service.drops import reported_drops
 from broker.service.labels import Labels
 from broker.service.picturing import PolicyViews
 from broker.service.policy_checks import summary
+from broker.service.sizes import read_sizes
 from broker.service.targets import Targets, selector_of
 from broker.service.views import ChannelViews
 from broker.text.escape import escape
+from broker.xenstore.errors import ConnectionLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,11 +131,19 @@ class BrokerAdmin:
         """The live domains that the caller may see, by domid."""
         del arguments
         seen = self._authority.sees(caller, "domain.list")
-        return tuple(
-            self.labels.domain(domain)
-            for _, domain in sorted(self._engine.mirror.domains.items())
+        found = {
+            domid: self.labels.domain(domain)
+            for domid, domain in sorted(self._engine.mirror.domains.items())
             if seen(self._targets.of_domain(domain))
-        )
+        }
+        if self._engine.connection is not None:
+            with contextlib.suppress(ConnectionLostError):  # their sizes are not known, then
+                sizes = await read_sizes(self._engine.connection, list(found))
+                for domid, size in sizes.items():
+                    found[domid] = msgspec.structs.replace(
+                        found[domid], memory=size.memory, vcpus=size.vcpus
+                    )
+        return tuple(found.values())
 
     async def label_set(self, caller: Caller, arguments: methods.LabelSet) -> methods.LabelChange:
         """Store a label, audited first, and judge what depends on it anew."""

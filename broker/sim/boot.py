@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet import task
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
 
 from broker.sim.toolstack import Toolstack, vbd, vif
 from broker.xenstore.client import StoreConnection
@@ -58,7 +59,8 @@ async def boot(reactor: Reactor, store: str, domid: int, name: str, devices: lis
     """Write the domain's nodes.
 
     Raises:
-        StoreError: the store cannot be reached, or refuses.
+        ConnectError: the store cannot be reached.
+        StoreError: it refuses.
     """
     connection = StoreConnection(lambda _path, _token: None, reactor)
     await connect(reactor, store, connection)
@@ -85,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         task.react(run)
-    except StoreError as error:
-        sys.exit(str(error))
+    except (StoreError, ConnectError) as error:
+        sys.exit(f"{options.store}: {error}")
 
 
 if __name__ == "__main__":

@@ -37,11 +37,16 @@ __all__ = [
     "vif",
 ]
 
+MEMORY: Final = 98_304
+"""A simulated domain's, in KiB."""
 _GUEST_DIRS: Final = ("data", "drivers", "feature", "attr", "error")
 
 
 def create_requests(domid: int, uuid: str, name: str) -> list[Request]:
-    """The domain's own nodes, as `xl create` makes them in one transaction before INTRODUCE."""
+    """The domain's own nodes, as `xl create` makes them before INTRODUCE, here in one transaction.
+
+    It has one VCPU and `MEMORY`.
+    """
     home, vm, libxl = domain_dir(domid), f"{VM}/{uuid}", f"{LIBXL}/{domid}"
     guest_reads, guest_owns = ("n0", f"r{domid}"), (f"n{domid}",)
     changes: list[Request] = []
@@ -54,6 +59,9 @@ def create_requests(domid: int, uuid: str, name: str) -> list[Request]:
     for directory in _GUEST_DIRS:
         changes.append(requests.mkdir(f"{home}/{directory}"))
         changes.append(requests.set_perms(f"{home}/{directory}", guest_owns))
+    for key, kib in (("static-max", MEMORY), ("target", MEMORY), ("videoram", 0)):
+        changes.append(requests.write(f"{home}/memory/{key}", str(kib).encode()))
+    changes.append(requests.write(f"{home}/cpu/0/availability", b"online"))
     changes.append(requests.write(f"{vm}/uuid", uuid.encode()))
     changes.append(requests.write(f"{vm}/name", name.encode()))
     changes.append(requests.write(f"{home}/domid", str(domid).encode()))

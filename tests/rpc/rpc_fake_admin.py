@@ -54,6 +54,8 @@ DOM0 = methods.Domain(
     reason="",
     ssidref=65537,
     running=True,
+    memory=1_048_000,
+    vcpus=4,
 )
 WEB1 = methods.Domain(
     domid=3,

@@ -154,16 +154,17 @@ async def test_domain_list_is_like_xl_list_with_labels(run):
     code, out, _ = await run("domain", "list")
     lines = [line.split() for line in out.splitlines()]
     assert code == 0
-    assert lines[0] == ["Name", "ID", "State", "Status", "ACM-Label"]
-    assert lines[1] == ["Domain-0", "0", "running", "labelled", "SystemManagement"]
-    assert lines[2] == [r"web1\x1b[2J\x7f\xe2\x80\xae", "3", "dying", "unlabelled", "-"]
+    assert lines[0] == ["Name", "ID", "Mem", "VCPUs", "State", "ACM-Label"]
+    assert lines[1] == ["Domain-0", "0", "1023", "4", "running", "SystemManagement"]
+    name = r"web1\x1b[2J\x7f\xe2\x80\xae"
+    assert lines[2] == [name, "3", "-", "-", "dying", "-", "(unlabelled)"]
 
 
 @ensureDeferred
 async def test_domain_list_long_adds_uuid_ssidref_and_reason(run):
     code, out, _ = await run("domain", "list", "--long")
     assert code == 0
-    assert all(words in out for words in (UUID, "65537", "no label is stored"))
+    assert all(words in out for words in (UUID, "65537", "no label is stored", "1023 MiB"))
     assert not CONTROL.search(out)
 
 

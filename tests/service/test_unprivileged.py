@@ -8,11 +8,14 @@ from broker_host import until, uuid_of
 from twisted.internet import reactor
 
 from broker.agent.helper import HelperSession
+from broker.rpc import methods
+from broker.rpc.admin import ROOT, Caller
 from broker.xenstore import paths
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
 BROKER = 5
+CALLER = Caller(subject="test", role=ROOT, person="test")
 
 
 @pytest_twisted.async_yield_fixture
@@ -83,3 +86,19 @@ async def test_a_frontend_that_hides_its_directory_is_noted_and_changes_nothing(
     assert host.verdict(vif) == "grant"
     await until(lambda: box.lines("violation"), "the violation")
     assert "unreadable" in box.lines("violation")[0]["detail"]
+
+
+@run
+async def test_the_helper_lets_the_broker_see_how_large_domains_are(host, box, helper):
+    host.create(3)
+    home = paths.domain_dir(3)
+    host.client.write(f"{home}/memory/target", b"98304")
+    host.client.write(f"{home}/cpu/0/availability", b"online")
+    guest = host.daemon.guest(BROKER)
+    helper.startService()
+    brokerd = await box.start(store=guest.address)
+    await until(lambda: 3 in box.engine.mirror.domains, "seeing domain 3")
+    last = f"{home}/cpu/0/availability"
+    await until(lambda: f"r{BROKER}" in host.client.get_perms(last), "the helper's pass")
+    listed = await brokerd.admin.domain_list(CALLER, methods.Nothing())
+    assert {(it.memory, it.vcpus) for it in listed if it.domid == 3} == {(98304, 1)}

@@ -19,6 +19,7 @@ SUBTREES = (
         "/local/domain/0/backend/vbd/1/",
         "/local/domain/0/backend/vif/1/",
     ),
+    *("/local/domain/1/memory/", "/local/domain/1/cpu/"),
     *("/libxl/1/device/vbd/", "/libxl/1/device/vif/", f"/vm/{UUID}"),
 )
 DRIVERS_WRITE = ("feature-", "multi-queue-", "max-ring", "physical-device", "node")

@@ -13,6 +13,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
 
     `bound_by` is what its label is stored for, `set_by` who gave it, under the policy `policy`;
     `granted` and `denied` count its own channels by what is published (pending is not granted).
+    `memory` (KiB) and `vcpus` (those online) are as libxl wrote them, None where it did not or the
+    store does not say; what only the hypervisor knows (time used, blocked or running) is not here.
     """
 
     domid: int
@@ -28,6 +30,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     policy: str | None = None
     granted: int = 0
     denied: int = 0
+    memory: int | None = None
+    vcpus: int | None = None
 
 
 class DomainSelector(Arguments, frozen=True, kw_only=True):
