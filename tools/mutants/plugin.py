@@ -1,6 +1,6 @@
 """Runs the tests that are collected against each mutant of the tables, until one fails.
 
-    .venv/bin/python -m pytest -p tools.mutants.plugin --mutants [--mutant WORDS] tests/net/...
+    .venv/bin/python -m pytest -p tools.mutants.plugin --mutants [--mutant REGEX] tests/net/...
 
 Prints a table: each mutant, and the test that noticed it. A mutant that no test notices makes
 this fail. Tests must make the tables in their own process.
@@ -8,6 +8,7 @@ this fail. Tests must make the tables in their own process.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The option that has this plugin run mutants."""
     group = parser.getgroup("mutants")
     group.addoption("--mutants", action="store_true", help="run the tests against mutated tables")
-    group.addoption("--mutant", default="", help="only mutants whose name has these words")
+    group.addoption("--mutant", default="", help="only mutants whose name matches this expression")
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
@@ -48,7 +49,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     chosen = [
         it
         for it in mutants(knows_bridge=knows_bridge)
-        if session.config.getoption("--mutant") in it.name
+        if re.search(session.config.getoption("--mutant"), it.name)
     ]
     print(f"\n{len(chosen)} mutants, {len(taken)} tests; bridges told apart: {knows_bridge}")
     for mutant in chosen:
