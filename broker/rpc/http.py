@@ -28,7 +28,9 @@ from broker.rpc.catalogue import METHODS
 from broker.rpc.decode import decode_arguments
 from broker.rpc.errors import HTTP_STATUS, RpcError
 from broker.rpc.limits import Limits, Places, Rates
+from broker.rpc.methods import Nothing
 from broker.rpc.stream import EventStream
+from broker.text.exposition import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from broker.rpc.table import Method, Table
 
 PREFIX: Final = b"/v1/"
+METRICS: Final = b"/metrics"
 DESCRIPTION: Final = b"/openapi.json"
 _INTERNAL: Final = (
     "the broker failed inside; its log says why; whether the call took effect is unknown"
@@ -113,6 +116,9 @@ class AdminRequest(http.Request):
         if caller is None:
             raise RpcError("denied", "nobody knows who calls")
         self._site.take_call(caller)
+        if self.method == b"GET" and self.uri == METRICS:
+            await self._answer_scrape(caller)
+            return
         if self.method == b"GET" and self._answer_get(caller):
             return
         method = self._method()
@@ -132,6 +138,15 @@ class AdminRequest(http.Request):
             return
         result = await handler(caller, arguments)
         self._send(http.OK, msgspec.json.encode({"result": result}))
+
+    async def _answer_scrape(self, caller: Caller) -> None:
+        """Answer Prometheus, which can only GET, as the method `metrics` would."""
+        admin = self._site.admin
+        method, nothing = METHODS["metrics"], Nothing()
+        admin.authorize(caller, method, None)
+        admin.authorize(caller, method, nothing)
+        metrics = await admin.metrics(caller, nothing)
+        self._send(http.OK, metrics.text.encode("utf-8"), CONTENT_TYPE.encode("ascii"))
 
     def _answer_get(self, caller: Caller) -> bool:
         """Answer for what is only read, or False: there is no such thing."""

@@ -15,11 +15,12 @@ from twisted.python.failure import Failure
 
 from broker.rpc.certificates import CertificatePeers, TlsContext
 from broker.rpc.http import AdminFactory
+from broker.rpc.inherited import InheritedPort
 from broker.rpc.limits import Places
 from broker.rpc.local import LocalPeers, prepare_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from twisted.internet.interfaces import (
         IAddress,
@@ -57,15 +58,18 @@ class LocalServer:
         uids: frozenset[int] = frozenset({0}),
         limits: Limits | None = None,
         places: Places | None = None,
+        inherited: int | None = None,
     ) -> None:
+        """Prepare; `inherited` is a descriptor that listens at `path` already."""
         self._path = path
+        self._inherited = inherited
         self._reactor = reactor
         self._factory = AdminFactory(
             admin, LocalPeers(uids), clock, local=True, limits=limits, places=places
         )
         # The socket's mode keeps everybody else away; other uids get in only if some are listed.
         self._mode, self._directory_mode = (0o600, 0o700) if uids <= {0} else (0o666, 0o755)
-        self._port: IListeningPort | None = None
+        self._port: IListeningPort | InheritedPort | None = None
 
     def start(self) -> None:
         """Listen.
@@ -74,6 +78,10 @@ class LocalServer:
             SocketInUseError: another broker listens there.
             OSError, CannotListenError: the socket cannot be made.
         """
+        if self._inherited is not None:
+            self._port = InheritedPort(self._inherited, self._factory, self._reactor)
+            self._port.startListening()
+            return
         prepare_path(self._path, self._directory_mode)
         # The mode has to hold from the first moment, not from the chmod after bind.
         before = os.umask(0o777 & ~self._mode)
@@ -167,8 +175,9 @@ class Servers:
         reactor: object,
         *,
         limits: Limits | None = None,
+        inherited: Mapping[str, int] | None = None,
     ) -> None:
-        """Prepare.
+        """Prepare; `inherited` are listening unix sockets that there are already, by path.
 
         Raises:
             TlsFilesError, ListenError: as `TlsServer`.
@@ -176,7 +185,13 @@ class Servers:
         places = Places()
         clock = cast("IReactorTime", reactor)
         self._local = LocalServer(
-            admin, socket, cast("IReactorUNIX", reactor), clock, limits=limits, places=places
+            admin,
+            socket,
+            cast("IReactorUNIX", reactor),
+            clock,
+            limits=limits,
+            places=places,
+            inherited=(inherited or {}).get(os.fspath(socket)),
         )
         self._tls: TlsServer | None = None
         if listen and tls is not None:
@@ -236,7 +251,7 @@ def _listen(text: str, endpoint: IStreamServerEndpoint, factory: Any) -> IListen
     return cast("IListeningPort", outcome[0])
 
 
-async def _stop(port: IListeningPort, factory: AdminFactory) -> None:
+async def _stop(port: IListeningPort | InheritedPort, factory: AdminFactory) -> None:
     stopped = port.stopListening()
     for channel in list(factory.channels):
         channel.abort()

@@ -47,6 +47,10 @@ from broker.service.policies import Policies
 from broker.service.specs import load_specs
 from broker.service.statedir import RefusedError, StateDir
 from broker.service.tickets import Tickets
+from broker.service.watchdog import Watchdog
+from broker.systemd.journal import JournalObserver, goes_to_journal
+from broker.systemd.notify import Notifier
+from broker.systemd.sockets import inherited_unix_sockets
 from broker.text.problems import ProblemsError
 from broker.xenstore import paths
 from broker.xenstore.errors import StoreError
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime, IReactorUNIX
+    from twisted.logger import ILogObserver
 
     from broker.core.definition import Action
     from broker.service.mirror import Device
@@ -66,6 +71,10 @@ if TYPE_CHECKING:
 
 _COLLECT_EVERY: Final = 50_000
 """Objects made, less those that went, between two looks for garbage."""
+
+
+class UnwritableError(Exception):
+    """The audit log cannot be written now; nothing is wrong with the state."""
 
 
 class Brokerd:
@@ -78,6 +87,7 @@ class Brokerd:
 
         Raises:
             RefusedError: the state will not do.
+            UnwritableError: the audit log cannot be written.
             ProblemsError: the descriptions, or the policy that seeds an empty state, are not good.
             BundleError: a key that may sign policies is none.
             TlsFilesError, ListenError: what the RPC is to be served with will not do.
@@ -113,23 +123,15 @@ class Brokerd:
         self._public_key = key.public_key()
         started = events.Started(time.time(), version("xen-policy-broker"), self._statedir.note)
         if not self.audit.commit([started]):
-            raise RefusedError(f"the audit log cannot be written: {self.audit.broken}")
+            raise UnwritableError(f"the audit log cannot be written: {self.audit.broken}")
         if not self._policies.restore() and settings.policy is not None:
             self._seed(settings.policy)
         self.heartbeat = Heartbeat(self.engine, self.audit, key)
+        self.notifier = Notifier()
+        self.watchdog = Watchdog(self.engine, self.heartbeat, self.notifier)
         self._beating = LoopingCall(self._beat)
         self._beating.clock = reactor
-        self._embedded: StoreServer | None = None
-        address = settings.store
-        if address == EMBEDDED:
-            socket = settings.state / "store.sock"
-            self._embedded = StoreServer(
-                EmbeddedStore(),
-                str(socket),
-                cast("IReactorUNIX", reactor),
-                guest_sockets=str(settings.state / "store.d"),
-            )
-            address = f"unix:{socket}"
+        self._embedded, address = _store(settings, reactor)
         self.address = address
         self._session = StoreSession(
             address,
@@ -154,6 +156,7 @@ class Brokerd:
             settings.tls,
             reactor,
             limits=settings.limits,
+            inherited=inherited_unix_sockets(),
         )
         self.health.notices = self._rpc.notices
         self.admin.exposing = Exposing(self.engine, self.heartbeat, self.health, self._rpc.expiries)
@@ -168,11 +171,13 @@ class Brokerd:
         if self._embedded is not None:
             self._embedded.start()
         self._rpc.start()
+        self.notifier.ready()
         self._session.startService()
         self._beating.start(INTERVAL, now=False)
 
     async def stop(self) -> None:
         """Stop cleanly: every record and every gate stays as it is."""
+        self.notifier.stopping()
         engine = self.engine
         if self._beating.running:
             self._beating.stop()
@@ -259,13 +264,36 @@ class Brokerd:
         self._checked = True
 
     def _beat(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._pulse())
+
+    async def _pulse(self) -> None:
+        """Every two seconds; a store that answers nothing holds this up, and the watchdog bites."""
         self.engine.tick()
         self.health.tick()
-        return Deferred.fromCoroutine(self.heartbeat.beat())
+        await self.heartbeat.beat()
+        await self.watchdog.look()
+
+
+def _store(settings: Settings, reactor: Reactor) -> tuple[StoreServer | None, str]:
+    """The store of the broker's own, if that is configured, and the store's address."""
+    if settings.store != EMBEDDED:
+        return None, settings.store
+    socket = settings.state / "store.sock"
+    server = StoreServer(
+        EmbeddedStore(),
+        str(socket),
+        cast("IReactorUNIX", reactor),
+        guest_sockets=str(settings.state / "store.d"),
+    )
+    return server, f"unix:{socket}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run brokerd: 0 after a clean stop, 1 if the state is refused, 2 for bad input."""
+    """Run brokerd: its exit status.
+
+    0 after a clean stop, 1 if the state is refused, 2 for bad input, 3 if the audit log cannot be
+    written: starting again may help.
+    """
     parser = argparse.ArgumentParser(
         prog="brokerd", description="Decide which domains may be connected to whom."
     )
@@ -282,7 +310,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Twisted's own news (ports that start, the main loop) help no operator; its errors do.
     levels = LogLevelFilterPredicate()
     levels.setLogLevelForNamespace("log_legacy", LogLevel.warn)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [levels])
+    written: ILogObserver = textFileLogObserver(sys.stderr)
+    if goes_to_journal():
+        written = JournalObserver("brokerd", written)
+    observer = FilteringLogObserver(written, [levels])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     reactor = cast("Reactor", _reactor)
     try:
@@ -292,6 +323,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RefusedError as error:
         sys.stderr.write(f"brokerd: refused to start: {error}\n")
         return 1
+    except UnwritableError as error:
+        sys.stderr.write(f"brokerd: {error}\n")
+        return 3
     except (
         ProblemsError,
         BundleError,
