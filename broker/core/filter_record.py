@@ -106,15 +106,23 @@ def sign_filter(record: FilterRecord, key: Ed25519PrivateKey) -> bytes:
     Raises:
         RecordError: a name or value is none, or the line would not fit into a node.
     """
+    return sign_line(checked_text(record), _CONTEXT, key)
+
+
+def checked_text(record: FilterRecord) -> str:
+    """The record's line without its signature.
+
+    Raises:
+        RecordError: as `sign_filter`.
+    """
     text = _text(record)
     if len(text) > MAX_SIGNED_BYTES - len(" sig=") - 86:
         raise RecordError(
-            f"the filter record would have {len(text) + 91} bytes, at most {MAX_SIGNED_BYTES} fit: "
-            "give networks or ranges instead of single addresses"
+            f"a filter record of {len(text) + 91} bytes, at most {MAX_SIGNED_BYTES} fit: give "
+            "networks or ranges instead of single addresses"
         )
-    signed = sign_line(text, _CONTEXT, key)
-    parse_filter(signed)
-    return signed
+    parse_filter(f"{text} sig=-".encode("ascii"))
+    return text
 
 
 def verify_filter(text: bytes, key: Ed25519PublicKey) -> FilterRecord:
@@ -188,6 +196,21 @@ def verify_head(text: bytes, key: Ed25519PublicKey) -> ProfilesHead:
     Raises:
         RecordError: as `verify_filter`.
     """
+    head = _read_head(text)
+    verify_line(text, _HEAD_CONTEXT, key)
+    return head
+
+
+def head_number(text: bytes) -> int:
+    """The number of a head, without looking at the signature: for what is our own.
+
+    Raises:
+        RecordError: it is no head.
+    """
+    return _read_head(text).seq
+
+
+def _read_head(text: bytes) -> ProfilesHead:
     _, raw = read_line(text, ("profiles",), _HEAD_FIELDS)
     head = ProfilesHead(
         seq=int(required_value(raw, "seq", DECIMAL)),
@@ -199,7 +222,6 @@ def verify_head(text: bytes, key: Ed25519PublicKey) -> ProfilesHead:
         raise RecordError("not in canonical form")
     if head.chunks > MAX_CHUNKS or head.bytes > MAX_PROFILES_BYTES:
         raise RecordError("more profiles than can be")
-    verify_line(text, _HEAD_CONTEXT, key)
     return head
 
 

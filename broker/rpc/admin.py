@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from broker.rpc.admin_filters import FilterAdmin
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,7 +34,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     person: str
 
 
-class Admin(Protocol):
+class Admin(FilterAdmin, Protocol):
     """The broker, as the RPC's server sees it."""
 
     def authorize(self, caller: Caller, method: Method, arguments: Arguments | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from broker.rpc.catalogue_filters import FILTER_METHODS
 from broker.rpc.methods import (
     Agent,
     Approval,
@@ -341,5 +342,6 @@ METHODS: Final = Table(
             help="sign the audit log as it is now; keep what this prints elsewhere",
             example="brokerctl audit checkpoint > anchor.jsonl",
         ),
+        *FILTER_METHODS,
     ]
 )

@@ -19,6 +19,7 @@ from broker.service.audit_access import AuditAccess
 from broker.service.authority import Authority
 from broker.service.connecting import Connecting
 from broker.service.drops import reported_drops
+from broker.service.filter_admin import FilterCalls
 from broker.service.labels import Labels
 from broker.service.picturing import PolicyViews
 from broker.service.policy_checks import summary
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from broker.service.tickets import Tickets
 
 
-class BrokerAdmin:
+class BrokerAdmin(FilterCalls):
     """The broker, as the RPC's server sees it (`broker.rpc.admin.Admin`)."""
 
     tickets: Tickets

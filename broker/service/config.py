@@ -18,6 +18,7 @@ from broker.text.problems import Problem, ProblemsError
 EMBEDDED: Final = "embedded"
 _LIMITS: Final = Limits()
 _SPECS: Final = Path(__file__).parents[2] / "protocol_specs"
+_FILTERS: Final = Path(__file__).parents[2] / "etc/filters"
 
 
 class TlsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +72,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     policy_signers: tuple[str, ...] = ()
     label_signers: tuple[str, ...] = ()
     specs: str | None = None
+    filters: str | None = None
     rpc: RpcConfig = RpcConfig()
     adopt_labels: bool = False
     approval_hours: Annotated[float, msgspec.Meta(gt=0, le=8760)] = LIFE / 3600
@@ -88,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     policy_signers: tuple[Path, ...] = ()
     label_signers: tuple[Path, ...] = ()
     specs: Path
+    filters: Path = _FILTERS
     socket: Path
     listen: tuple[str, ...] = ()
     tls: TlsFiles | None = None
@@ -124,6 +127,7 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
         policy_signers=tuple(base / name for name in config.policy_signers),
         label_signers=tuple(base / name for name in config.label_signers),
         specs=_SPECS if config.specs is None else base / config.specs,
+        filters=_FILTERS if config.filters is None else base / config.filters,
         socket=base / config.rpc.socket,
         listen=config.rpc.listen,
         tls=None

@@ -14,6 +14,7 @@ from broker.core.plan import Entry, plan
 from broker.core.record import RecordError, record_id
 from broker.core.revocations import taken_back
 from broker.service import events
+from broker.service.filters import VIF
 from broker.service.judge import make_entry
 from broker.text.escape import escape
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from broker.core.channels import Decision
     from broker.service.audit import Audit
+    from broker.service.filter_telling import Telling
+    from broker.service.filters import Filters, FilterText
     from broker.service.judge import Judge
     from broker.service.metrics import Metrics
     from broker.service.mirror import Device
@@ -69,6 +72,8 @@ class Decider:
         on_retry: Callable[[], None],
         on_overspent: Callable[[int], None],
         on_failed: Callable[[Failure], None],
+        filters: Filters,
+        telling: Telling,
     ) -> None:
         self.pending: dict[Device, None] = {}
         self.subscribers: list[Subscriber] = []
@@ -82,6 +87,8 @@ class Decider:
         self._on_retry = on_retry
         self._on_overspent = on_overspent
         self._on_failed = on_failed
+        self._filters = filters
+        self._telling = telling
         self._publisher: Publisher | None = None
         self._running: Deferred[None] | None = None
         self._under_way: set[Device] = set()
@@ -150,7 +157,7 @@ class Decider:
     async def _decide(self, devices: list[Device]) -> None:
         """Judge devices, a slice at a time so that the store has work meanwhile; commit; send."""
         publisher, begun = self._publisher, perf_counter()
-        batch = _Batch(self._state.seq)
+        batch = _Batch(self._state.seq, self._state.filters.seq)
         for start in range(0, len(devices), SLICE):
             if start:
                 await deferLater(self._clock, 0)
@@ -168,7 +175,8 @@ class Decider:
         self._put_off(batch)
         fresh = batch.fresh
         begun = perf_counter()
-        lines = [_line(batch.now, device, made.text) for device, _, made in fresh]
+        lines: list[events.Event] = list(batch.filtered)
+        lines += [_line(batch.now, device, made.text) for device, _, made in fresh]
         if not self._audit.commit(lines, [(device.path, made) for device, _, made in fresh]):
             self.pending.update(dict.fromkeys(batch.made))
             return
@@ -207,13 +215,14 @@ class Decider:
 
     def _judge_channel(self, device: Device, before: Entry | None, batch: _Batch) -> _Made:
         judged = self._judge.judge(device)
+        told = self._filtered(device, judged.decision, batch)
         step = plan(judged.decision, before, device.published)
         if step.foreign and device not in self._retries:
             self._tampered(device, before)
         if judged.spent:
             self._audit.alarm(f"nonce of {device}", f"was used before, {judged.spent}")
         if step.action == "publish":
-            return _Made(before, before, fresh=False)
+            return _Made(before, before, fresh=False, told=told)
         if step.action == "decide" and self._affordable(device, judged.decision, before):
             try:
                 entry = make_entry(device, judged.decision, batch.seq + 1, self._key)
@@ -221,8 +230,20 @@ class Decider:
                 self._audit.alarm(f"record of {device}", str(error))
             else:
                 batch.seq += 1
-                return _Made(before, entry, fresh=True)
-        return _Made(before, None, fresh=False)
+                return _Made(before, entry, fresh=True, told=told)
+        return _Made(before, None, fresh=False, told=told)
+
+    def _filtered(self, device: Device, decision: Decision, batch: _Batch) -> FilterText | None:
+        """The filter record that goes before a vif's grant; where it changed, numbered.
+
+        Raises:
+            RecordError, BindError: it cannot be made; the judge denies such a vif.
+        """
+        if device.device_class != VIF or decision.verdict != "grant":
+            return None
+        told = self._filters.record(device, decision, batch.filter_seq + 1)
+        batch.filter_seq += told is not None and told.fresh
+        return told
 
     def _affordable(self, device: Device, decision: Decision, entry: Entry | None) -> bool:
         """Whether this may be decided: a new life is on the account of the backend's domain.
@@ -245,8 +266,16 @@ class Decider:
                     subscriber(event, device, before)
 
     async def _publish(self, publisher: Publisher, batch: _Batch) -> None:
-        """Write a batch's records, denials first; then tell whom it concerns."""
-        writes = [(device, it.entry) for device, it in batch.made.items() if it.entry is not None]
+        """Write a batch's records, denials first; then tell whom it concerns.
+
+        A vif's filters are in the store before its grant is, or it is not granted yet.
+        """
+        unfiltered = await self._tell_filters(batch)
+        writes = [
+            (device, it.entry)
+            for device, it in batch.made.items()
+            if it.entry is not None and device not in unfiltered
+        ]
         writes.sort(key=_denials_first)
         if writes:
             begun = perf_counter()
@@ -259,6 +288,20 @@ class Decider:
             self.tell("decision", [(device, before) for device, before, _ in fresh])
         self._on_decided(batch.made, [device for device, _, _ in fresh])
 
+    async def _tell_filters(self, batch: _Batch) -> set[Device]:
+        """Tell of a batch's filters; the vifs for which the store did not take it."""
+        told = [(device, it.told) for device, it in batch.made.items() if it.told is not None]
+        answers = await self._telling.records([it for _, it in told]) if told else []
+        failed: set[Device] = set()
+        for (device, it), error in zip(told, answers, strict=True):
+            if error is not None:
+                failed.add(device)
+                self._try_again(device)
+                self._audit.unpublished(it.path, self._state.filters.seq, escape(str(error)))
+            elif batch.made[device].entry is None:
+                self._retries.pop(device, None)
+        return failed
+
     def _answered(self, answers: Iterable[tuple[tuple[Device, Entry], StoreError | None]]) -> None:
         """Note which records the store took; the others are tried again."""
         taken: list[int] = []
@@ -268,12 +311,15 @@ class Decider:
                 self._retries.pop(device, None)
                 taken.append(entry.seq)
                 continue
-            delay = min(self._retries.get(device, FIRST_RETRY / 2) * 2, LONGEST_RETRY)
-            self._retries[device] = delay
-            self._clock.callLater(delay, self._retry, device)
+            self._try_again(device)
             self._audit.unpublished(device.path, entry.seq, escape(str(error)))
         if taken:
             self._audit.note(events.Published(time.time(), tuple(taken)))
+
+    def _try_again(self, device: Device) -> None:
+        delay = min(self._retries.get(device, FIRST_RETRY / 2) * 2, LONGEST_RETRY)
+        self._retries[device] = delay
+        self._clock.callLater(delay, self._retry, device)
 
     def _retry(self, device: Device) -> None:
         if device in self._retries and not device.gone:
@@ -287,20 +333,34 @@ class Decider:
 
 
 class _Made(msgspec.Struct, frozen=True):
-    """One channel judged: the entry before, what to publish if anything, and whether it is new."""
+    """One channel judged: the entry before, what to publish if anything, and whether it is new.
+
+    `told` is the filter record that has to be there with a vif's grant.
+    """
 
     before: Entry | None
     entry: Entry | None
     fresh: bool
+    told: FilterText | None = None
 
 
 class _Batch:
     """What is judged and committed together, in the order of the records' numbers."""
 
-    def __init__(self, seq: int) -> None:
+    def __init__(self, seq: int, filter_seq: int) -> None:
         self.now = time.time()
         self.seq = seq
+        self.filter_seq = filter_seq
         self.made: dict[Device, _Made] = {}
+
+    @property
+    def filtered(self) -> list[events.Filtered]:
+        """The filter records that are news, by their numbers."""
+        return [
+            events.Filtered(self.now, it.told.path, it.told.text.decode("ascii"))
+            for it in self.made.values()
+            if it.told is not None and it.told.fresh
+        ]
 
     @property
     def fresh(self) -> list[tuple[Device, Entry | None, Entry]]:

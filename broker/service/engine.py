@@ -17,6 +17,8 @@ from broker.service.confirming import Confirming
 from broker.service.decider import Decider
 from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_item
 from broker.service.display import Display
+from broker.service.filter_telling import Telling
+from broker.service.filters import VIF, Filters
 from broker.service.judge import Judge
 from broker.service.metrics import Metrics
 from broker.service.mirror import Device, Mirror, departed
@@ -44,6 +46,7 @@ Phase = Literal["starting", "reconciling", "enforcing", "stopped"]
 
 WATCHES: Final = (
     *(paths.LOCAL_DOMAIN, paths.VM, paths.LIBXL, paths.REPORTS, paths.DECISIONS),
+    *(paths.FILTERS, paths.PROFILES),
     *(paths.INTRODUCE, paths.RELEASE),
 )
 _LATER: Final = frozenset({Kind.RECORD, Kind.RECORDS, Kind.SHOWN, Kind.DROPS})
@@ -74,6 +77,9 @@ class Engine:
         self.confirming = Confirming(audit.state, self.metrics, clock)
         self.mirror = Mirror()
         self.judge = Judge(self.mirror, audit.state, adopt=adopt)
+        self.filters = Filters(audit, self.judge, self.mirror, key)
+        self.judge.filters = self.filters
+        self.telling = Telling(self.filters, audit, clock)
         self.decider = Decider(
             audit,
             self.judge,
@@ -84,6 +90,8 @@ class Engine:
             on_retry=self._wake,
             on_overspent=self._overspent,
             on_failed=self._turn_failed,
+            filters=self.filters,
+            telling=self.telling,
         )
         self.decider.subscribers.append(self.confirming.heard)
         self.revoking = Revoking(
@@ -124,6 +132,7 @@ class Engine:
         self._survey = Survey(connection, self.mirror)
         publisher = self._publisher = Publisher(connection)
         await publisher.begin()
+        self.telling.begin(publisher)
         await together(*[self._watch(connection, path) for path in WATCHES])
         changes = Changes()
         await self._survey.read_domains(await self._survey.list_domains(), changes)
@@ -154,6 +163,7 @@ class Engine:
         self.connection = self._survey = self._publisher = None
         self._dirty.clear()
         self.decider.clear()
+        self.telling.end()
         self.police.end()
 
     async def _know_oneself(self, connection: StoreConnection) -> None:
@@ -196,6 +206,8 @@ class Engine:
     def event(self, path: str, _: str) -> None:
         """A watch fired."""
         self.police.event(path)
+        if self.telling.event(path):
+            return
         item = classify(path)
         if item is None:
             return
@@ -339,6 +351,7 @@ class Engine:
         publisher = self._publisher
         privileged = publisher is not None and publisher.privileged
         gone = [it for it in vanished if self.mirror.device_of(it) is None]
+        self.telling.forget(gone)
         # While the frontend's name may still be known.
         ledger = self.state.ledger
         last = [(departed(it), ledger.get(paths.decision_path(it))) for it in gone]
@@ -407,6 +420,14 @@ class Engine:
         self.decider.pending.update(dict.fromkeys(self.mirror.devices()))
         self._display.add_domains(self.mirror.domains.values())
         self.relabelled()
+
+    def filters_changed(self) -> None:
+        """Other profiles are in force, or on other vifs: tell of it, and judge vifs anew."""
+        if self.phase == "enforcing":
+            Deferred.fromCoroutine(self.telling.profiles()).addErrback(self._turn_failed)
+        vifs = (device for device in self.mirror.devices() if device.device_class == VIF)
+        self.decider.pending.update(dict.fromkeys(vifs))
+        self._wake()
 
     def start_over(self) -> None:
         """Read everything anew, after a time in which what was read could not be acted on."""

@@ -239,6 +239,64 @@ class Observed(Line, frozen=True, tag="observed"):
     channel: str
 
 
+class FilterStored(Line, frozen=True, tag="filter_stored"):
+    """A filter profile is in force now; its bytes are in `filter-<hex>.yaml`.
+
+    `replaces` is the digest of the one before, None where there was none.
+    """
+
+    name: str
+    digest: str
+    replaces: str | None
+    subject: str
+    role: str = ""
+
+
+class FilterDestroyed(Line, frozen=True, tag="filter_destroyed"):
+    """A filter profile is no more; of a shipped one, the shipped text holds again."""
+
+    name: str
+    digest: str
+    subject: str
+    role: str = ""
+
+
+class FilterAttached(Line, frozen=True, tag="filter_attached"):
+    """A profile is on the vifs of a uuid or a name: on one of them, or (`device` empty) on all."""
+
+    bound: Bound
+    key: str
+    device: str
+    profile: str
+    given: dict[str, tuple[str, ...]]
+    subject: str
+    role: str = ""
+
+
+class FilterDetached(Line, frozen=True, tag="filter_detached"):
+    """A profile is taken off again."""
+
+    bound: Bound
+    key: str
+    device: str
+    profile: str
+    subject: str
+    role: str = ""
+
+
+class Filtered(Line, frozen=True, tag="filtered"):
+    """The intent to publish a vif's filter record: its path and exact text."""
+
+    path: str
+    text: str
+
+
+class ProfilesTold(Line, frozen=True, tag="profiles_told"):
+    """The intent to publish other profiles' texts: the head's exact text."""
+
+    text: str
+
+
 class Ordered(Line, frozen=True, tag="ordered"):
     """The intent to have dom0's agent do something: the order's kind, what about, its text."""
 
@@ -326,6 +384,12 @@ Event = (
     | Sanctioned
     | Damped
     | Observed
+    | FilterStored
+    | FilterDestroyed
+    | FilterAttached
+    | FilterDetached
+    | Filtered
+    | ProfilesTold
     | Ordered
     | OrderEnded
     | Violation

@@ -15,6 +15,7 @@ from broker.core.observation import OBSERVED, is_observed
 from broker.core.plan import Entry
 from broker.core.record import Record, RecordError, sign_record
 from broker.service import events
+from broker.service.filters import VIF
 from broker.service.state import Admission
 from broker.text.escape import escape
 from broker.xenstore import paths
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from broker.core.channels import Memo
     from broker.core.policy import Policy
+    from broker.service.filters import Filters
     from broker.service.mirror import Device, Domain, Mirror
     from broker.service.state import State
 
@@ -50,6 +52,7 @@ class Judge:
         self._state = state
         self.adopts = adopt
         self.waiting: dict[Device, None] = {}
+        self.filters: Filters | None = None
         self.clock = time.time
         self._memo_policy: Policy | None = None
         self._memo: Memo = {}
@@ -138,6 +141,11 @@ class Judge:
         judged = self.judge_by(self.policy, self.standings, device)
         self.waiting.pop(device, None)
         decision = judged.decision
+        refusal = self._unfiltered(device, decision)
+        if refusal:
+            self.waiting[device] = None
+            decision = msgspec.structs.replace(decision, verdict="deny", reason=refusal)
+            return Judged(decision, judged.spent)
         self.observed |= is_observed(decision.reason)
         held_up = self._state.revocations or self._state.damping
         if not held_up or decision.verdict != "grant" or self.policy is None:
@@ -155,6 +163,15 @@ class Judge:
         self.waiting[device] = None
         pending = msgspec.structs.replace(decision, verdict="pending", reason=reason)
         return Judged(pending, judged.spent)
+
+    def _unfiltered(self, device: Device, decision: Decision) -> str:
+        """Why a vif that would be granted has to stay closed for want of its filters."""
+        if self.filters is None or device.device_class != VIF:
+            return ""
+        if decision.verdict == "grant":
+            return self.filters.refusal(device)
+        self.filters.release(device)
+        return ""
 
     def judge_by(
         self, policy: Policy | None, standing: Mapping[int, Standing], device: Device

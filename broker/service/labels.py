@@ -89,7 +89,7 @@ class Labels:
             raise RpcError(
                 "bad_input", f"policy {policy.name} has no label {escape(label)}; see policy show"
             )
-        key = self._key(selector)
+        key = self.key(selector)
         before = self._state.labels.get(key)
         held = [it.uuid for it in self.live(selector) if it.uuid in self._state.quarantine]
         changed = before is None or before.label != label
@@ -111,7 +111,7 @@ class Labels:
         Raises:
             RpcError: `not_found`, `denied` or `unavailable`, as in the table.
         """
-        key = self._key(selector)
+        key = self.key(selector)
         before = self._state.labels.get(key)
         if before is None:
             raise RpcError("not_found", self._not_stored(selector, key))
@@ -137,7 +137,7 @@ class Labels:
         for domain in self.live(selector):
             return self._label_of(domain)
         if selector.kind != "domid":
-            key = self._key(selector)
+            key = self.key(selector)
             if key in self._state.labels:
                 return self._label(key)
         raise RpcError("not_found", f"{escape(selector.value)} neither runs nor has a stored label")
@@ -167,8 +167,12 @@ class Labels:
         if lines:
             self._engine.relabelled()
 
-    def _key(self, selector: Selector) -> Key:
-        """What a label is stored for: a name if that was given, else the uuid."""
+    def key(self, selector: Selector) -> Key:
+        """What a label or a filter is stored for: a name if that was given, else the uuid.
+
+        Raises:
+            RpcError: `denied` (domain 0), `not_found`.
+        """
         domains = self.live(selector)
         if selector.domid == 0 or any(domain.domid == 0 for domain in domains):
             raise RpcError("denied", "domain 0 has the policy's bootstrap label, always")

@@ -39,6 +39,7 @@ from broker.service.budget import Budget
 from broker.service.config import EMBEDDED, Settings, load_settings
 from broker.service.engine import Engine
 from broker.service.exposing import Exposing
+from broker.service.filters import read_shipped
 from broker.service.freshness import check_freshness
 from broker.service.health import Health
 from broker.service.heartbeat import INTERVAL, Heartbeat
@@ -124,6 +125,7 @@ class Brokerd:
         started = events.Started(time.time(), version("xen-policy-broker"), self._statedir.note)
         if not self.audit.commit([started]):
             raise UnwritableError(f"the audit log cannot be written: {self.audit.broken}")
+        self.engine.filters.restore(read_shipped(settings.filters), self._statedir)
         if not self._policies.restore() and settings.policy is not None:
             self._seed(settings.policy)
         self.heartbeat = Heartbeat(self.engine, self.audit, key)

@@ -201,6 +201,10 @@ class Policies:
         except ProblemsError as error:
             problems = tuple(str(problem) for problem in error.problems)
             raise RpcError("bad_input", f"{source} is not a good policy", problems) from None
+        filters = self._engine.filters
+        misfits = tuple(filters.problems(filters.profiles, policy, {}))
+        if misfits:
+            raise RpcError("bad_input", f"{source} asks for filters that are not so here", misfits)
         return policy
 
     def _judge(

@@ -32,7 +32,8 @@ class Publisher:
 
     def __init__(self, connection: StoreConnection) -> None:
         self._store = connection
-        self._prepared: set[int] = set()
+        self._prepared: set[str] = set()
+        self._opened = False
         self.privileged = False
 
     async def begin(self) -> None:
@@ -57,33 +58,63 @@ class Publisher:
         Raises:
             ConnectionLostError: the connection ended; whether they were taken is unknown.
         """
-        if self.privileged:
-            for device, _ in items:
-                if device.backend is not None and device.backend not in self._prepared:
-                    await self._prepare(device.backend)
+        backends = {device.backend for device, _ in items if device.backend is not None}
+        for backend in sorted(backends):
+            await self._prepare(paths.DECISIONS, backend)
+            await self._prepare(paths.REPORTS, backend)
         return await self._store.write_many([(device.path, text) for device, text in items])
 
-    async def _prepare(self, backend: int) -> None:
-        """Make one backend domain's directories: records for it to read, reports to write.
+    async def filters(self, items: Sequence[tuple[str, bytes]]) -> list[StoreError | None]:
+        """Publish vifs' filter records, by their paths; answers as `records`.
 
-        Nodes made below inherit these permissions. What exists already is left as it is.
+        Raises:
+            ConnectionLostError: the connection ended.
         """
-        self._prepared.add(backend)
-        reader = () if backend == 0 else (f"r{backend}",)
-        writer = () if backend == 0 else (f"b{backend}",)
-        for path, others in (
-            (f"{paths.DECISIONS}/{backend}", reader),
-            (f"{paths.REPORTS}/{backend}", writer),
-        ):
-            try:
-                (listing,) = await self._store.directory_many([path])
-                if not isinstance(listing, list):
-                    await self._store.mkdir(path)
-                    await self._store.set_perms(path, ("n0", *others))
-            except ConnectionLostError:
-                raise
-            except StoreError:
-                self._prepared.discard(backend)
+        for path, _ in items:
+            parsed = paths.parse_channel(paths.FILTERS, path)
+            if parsed is not None:
+                await self._prepare(paths.FILTERS, parsed[0].backend)
+        return await self._store.write_many(items)
+
+    async def profiles(self, items: Sequence[tuple[str, bytes]]) -> list[StoreError | None]:
+        """Publish nodes that every agent may read; answers as `records`.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        if self.privileged and items and not self._opened:
+            self._opened = True
+            await self._store.mkdir(paths.PROFILES)
+            await self._store.set_perms(paths.PROFILES, ("r0",))
+        return await self._store.write_many(items)
+
+    async def held(self, nodes: Sequence[str]) -> list[bytes | StoreError]:
+        """What these nodes hold now.
+
+        Raises:
+            ConnectionLostError: the connection ended.
+        """
+        return await self._store.read_many(nodes)
+
+    async def _prepare(self, top: str, backend: int) -> None:
+        """Make one backend domain's directory: records for it to read, reports to write.
+
+        Nodes made below inherit its permissions. What exists already is left as it is.
+        """
+        path = f"{top}/{backend}"
+        if not self.privileged or path in self._prepared:
+            return
+        self._prepared.add(path)
+        others = () if backend == 0 else (f"{'b' if top == paths.REPORTS else 'r'}{backend}",)
+        try:
+            (listing,) = await self._store.directory_many([path])
+            if not isinstance(listing, list):
+                await self._store.mkdir(path)
+                await self._store.set_perms(path, ("n0", *others))
+        except ConnectionLostError:
+            raise
+        except StoreError:
+            self._prepared.discard(path)
 
     async def remove(self, channels: Sequence[paths.Channel]) -> None:
         """Remove the records of channels that are gone, if they are ours to remove.
@@ -92,7 +123,9 @@ class Publisher:
             ConnectionLostError: the connection ended.
         """
         if self.privileged and channels:
-            await self._store.rm_many([paths.decision_path(channel) for channel in channels])
+            records = [paths.decision_path(channel) for channel in channels]
+            records += [paths.filter_path(it) for it in channels if it.device_class == "vif"]
+            await self._store.rm_many(records)
 
     async def forget(self, domids: Sequence[int]) -> None:
         """Remove what there still is by the names of domains that are gone, if it is ours.
@@ -105,7 +138,7 @@ class Publisher:
         """
         if not (self.privileged and domids):
             return
-        above = [paths.DECISIONS, paths.REPORTS]
+        above = [paths.DECISIONS, paths.FILTERS, paths.REPORTS]
         for _ in ("backend", "class"):
             listings = await self._store.directory_many(above)
             above = [

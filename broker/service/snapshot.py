@@ -17,6 +17,7 @@ from broker.service.events import (  # noqa: TC001 - msgspec reads the annotatio
     PolicyLoaded,
     Request,
 )
+from broker.service.filter_state import Kept
 from broker.service.state import Admission, Assignment, Proposal, Sanction, State
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     observed: tuple[tuple[Request, str], ...]
     damping: dict[str, Damping]
     loaded: PolicyLoaded | None = None
+    filters: Kept = Kept()
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -82,6 +84,7 @@ def encode_snapshot(state: State, head: Head) -> bytes:
             sanctions=state.sanctions,
             observed=tuple(state.observed.items()),
             damping=state.damping,
+            filters=state.filters.kept(),
             loaded=state.loaded,
         )
     )
@@ -106,6 +109,7 @@ def decode_snapshot(data: bytes, head: Head) -> State:
     state.admissions = kept.admissions
     try:
         state.restore(kept.ledger)
+        state.filters.restore(kept.filters)
     except (ValueError, UnicodeEncodeError) as error:
         raise SnapshotError(str(error)) from None
     state.spent = kept.spent

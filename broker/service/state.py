@@ -17,6 +17,7 @@ from broker.core.record import RecordError, parse_record
 from broker.core.revocations import Unconfirmed, taken_back
 from broker.core.sanctions import Damping
 from broker.service import events
+from broker.service.filter_state import FilterState
 from broker.xenstore import paths
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class State:
         self.order_seq = 0
         self.beat = 0
         self.started = False
+        self.filters = FilterState()
         self._effects: dict[type, Callable[[Any], None]] = {
             events.Decided: self._apply_decided,
             events.Admitted: self._apply_admitted,
@@ -126,6 +128,7 @@ class State:
             events.Quarantined: self._apply_quarantined,
             events.QuarantineLifted: self._apply_lifted,
             events.Started: self._apply_started,
+            **self.filters.effects,
         }
 
     def apply(self, event: events.Event) -> None:
@@ -153,6 +156,7 @@ class State:
         self.ledger.pop(event.path, None)
         self.revocations.drop(event.path)
         self.sanctions.pop(event.path, None)
+        self.filters.vanished(event.path)
 
     def _apply_sanctioned(self, event: events.Sanctioned) -> None:
         self.sanctions[event.path] = Sanction(event.nonce, event.action, event.reason)
@@ -215,6 +219,7 @@ class State:
         self.spent.clear()
         self.revocations.clear()
         self.seq = max(self.seq, event.seq)
+        self.filters.raise_to(event.seq)
         self.beat = max(self.beat, event.beat)
 
     def _apply_quarantined(self, event: events.Quarantined) -> None:

@@ -97,6 +97,18 @@ class StateDir:
         """
         write_durably(self.proposal_file(digest), data, 0o600)
 
+    def filter_file(self, digest: str) -> Path:
+        """Where a stored filter profile's exact bytes are kept."""
+        return self.path / f"filter-{digest.removeprefix('sha256:')}.yaml"
+
+    def keep_filter(self, digest: str, data: bytes) -> None:
+        """Keep a filter profile's bytes, durably, before the journal refers to them.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        write_durably(self.filter_file(digest), data, 0o600)
+
     def _open_key(self, path: Path) -> Ed25519PrivateKey:
         if path.exists():
             try:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from broker.rpc import methods
     from broker.rpc.table import Arguments, Method
     from broker.service.engine import Engine
+    from broker.service.events import Bound
     from broker.service.labels import Labels
     from broker.service.mirror import Device, Domain
 
@@ -57,6 +58,11 @@ class Targets:
     def of_label(self, label: methods.Label) -> Target:
         """A stored label: for whom it is, and what it is."""
         return Target(domains=(Named(label.name, label.uuid),), labels=(label.label,))
+
+    def of_bound(self, bound: Bound, key: str) -> Target:
+        """What is stored for a uuid or a name, and the labels that domains have by it."""
+        domains, labels = self._selected(Selector(bound, key))
+        return Target(domains=domains, labels=labels)
 
     def of_channel(self, channel: methods.Channel) -> Target:
         """A channel, also one that is gone."""

@@ -1,0 +1,123 @@
+"""The methods `filter.*`: a part of the one table (`catalogue`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from broker.rpc.methods import Nothing
+from broker.rpc.methods.filters import (
+    FilterAttach,
+    FilterAttached,
+    FilterAttachment,
+    FilterChange,
+    FilterCreate,
+    FilterDestroy,
+    FilterDetach,
+    FilterOutcome,
+    FilterProfile,
+    FilterSelector,
+    FilterTest,
+    FilterText,
+    FilterUpdate,
+    FilterVif,
+    VifFilters,
+)
+from broker.rpc.table import Method
+
+FILTER_METHODS: Final = (
+    Method(
+        name="filter.list",
+        arguments=Nothing,
+        result=tuple[FilterProfile, ...],
+        verb="filter.list",
+        object="broker",
+        help="the filter profiles, and what uses each",
+        example="brokerctl filter list",
+    ),
+    Method(
+        name="filter.dump",
+        arguments=FilterSelector,
+        result=FilterText,
+        verb="filter.dump",
+        object="broker",
+        help="a filter profile's exact text",
+        example="brokerctl filter dump clean-traffic > clean-traffic.yaml",
+    ),
+    Method(
+        name="filter.create",
+        arguments=FilterCreate,
+        result=FilterChange,
+        verb="filter.create",
+        object="broker",
+        writes=True,
+        help="store a new filter profile",
+        example="brokerctl filter create web-only.yaml",
+    ),
+    Method(
+        name="filter.update",
+        arguments=FilterUpdate,
+        result=FilterChange,
+        verb="filter.update",
+        object="broker",
+        writes=True,
+        help="put another text in a filter profile's place, for all its vifs or none",
+        example="brokerctl filter update web-only.yaml",
+    ),
+    Method(
+        name="filter.destroy",
+        arguments=FilterDestroy,
+        result=FilterChange,
+        verb="filter.destroy",
+        object="broker",
+        writes=True,
+        help="forget a stored filter profile that nothing uses",
+        example="brokerctl filter destroy web-only",
+    ),
+    Method(
+        name="filter.attach",
+        arguments=FilterAttach,
+        result=FilterAttached,
+        verb="filter.attach",
+        object="domain",
+        writes=True,
+        help="put a filter profile on a domain's vifs, or on one of them",
+        example="brokerctl filter attach web1 clean-traffic --vif 0 --set IP=10.0.0.5",
+    ),
+    Method(
+        name="filter.detach",
+        arguments=FilterDetach,
+        result=FilterAttached,
+        verb="filter.detach",
+        object="domain",
+        writes=True,
+        help="take a filter profile off a domain's vifs again",
+        example="brokerctl filter detach web1 clean-traffic --vif 0",
+    ),
+    Method(
+        name="filter.attached",
+        arguments=Nothing,
+        result=tuple[FilterAttachment, ...],
+        verb="filter.attached",
+        object="each",
+        help="what administrators attached; the policy's own are in the policy",
+        example="brokerctl filter attached",
+    ),
+    Method(
+        name="filter.show",
+        arguments=FilterVif,
+        result=VifFilters,
+        verb="filter.show",
+        object="domain",
+        help="the profiles and variables of a vif; exit 1 where it cannot have them",
+        example="brokerctl filter show web1 --vif 0",
+    ),
+    Method(
+        name="filter.test",
+        arguments=FilterTest,
+        result=FilterOutcome,
+        verb="filter.test",
+        object="domain",
+        help="what becomes of a frame (hex, or a pcap file) by a vif's profiles; exit 1 if dropped",
+        example="brokerctl filter test frame.pcap --vif web1/0",
+    ),
+)

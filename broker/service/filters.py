@@ -1,0 +1,371 @@
+"""Which filter profiles each vif has: the library in force, and the records that tell of it.
+
+What is shipped is read from files at the start; what administrators stored takes the place of what
+is shipped under the same name. A vif whose filters cannot be told is denied, with the reason.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+from twisted.logger import Logger
+
+from broker.core.definition import Attached
+from broker.core.filter_record import (
+    FilterRecord,
+    ProfilesHead,
+    checked_text,
+    pack_profiles,
+    parse_filter,
+    sign_filter,
+    sign_head,
+)
+from broker.core.record import RecordError
+from broker.filters.attach import Claims, Wanted, wanted
+from broker.filters.bind import BindError, parse_bound, variables_of
+from broker.filters.library import load_library
+from broker.service import events
+from broker.service.filter_state import Place
+from broker.service.statedir import RefusedError
+from broker.text.escape import escape
+from broker.text.problems import ProblemsError
+from broker.xenstore import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from broker.core.channels import Decision
+    from broker.core.policy import Policy
+    from broker.filters.model import Library
+    from broker.service.audit import Audit
+    from broker.service.filter_state import Binding, FilterState
+    from broker.service.judge import Judge
+    from broker.service.mirror import Device, Mirror
+    from broker.service.statedir import StateDir
+
+_NONE = Wanted((), {}, {}, ())
+VIF = "vif"
+
+
+class FilterText(msgspec.Struct, frozen=True):
+    """A vif's filter record: where, its exact text, and whether it has to be written down first."""
+
+    path: str
+    text: bytes
+    fresh: bool
+
+
+class Profiles(msgspec.Struct, frozen=True):
+    """The profiles in force: their exact bytes by name, and the library they make."""
+
+    texts: Mapping[str, bytes]
+    library: Library
+
+
+def profiles_of(texts: Mapping[str, bytes]) -> Profiles:
+    """The profiles of these texts, by name.
+
+    Raises:
+        ProblemsError: with everything that is wrong with them, or between them.
+    """
+    library = load_library({f"{name}.yaml": text for name, text in sorted(texts.items())})
+    return Profiles(dict(texts), library)
+
+
+def read_shipped(directory: Path) -> dict[str, bytes]:
+    """The profiles that are shipped, by name, each checked.
+
+    Raises:
+        OSError: one cannot be read.
+        ProblemsError: one is not good.
+    """
+    found = {path.stem: path.read_bytes() for path in sorted(directory.glob("*.yaml"))}
+    profiles_of(found)
+    return found
+
+
+class Filters:
+    """The filters of one broker."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        audit: Audit,
+        judge: Judge,
+        mirror: Mirror,
+        key: Ed25519PrivateKey,
+    ) -> None:
+        self.state: FilterState = audit.state.filters
+        self.shipped: Mapping[str, bytes] = {}
+        self.profiles = profiles_of({})
+        self.chunks: tuple[bytes, ...] = ()
+        self.keep: Callable[[str, bytes], None] = _nowhere
+        self._audit = audit
+        self._judge = judge
+        self._mirror = mirror
+        self._key = key
+        self._claims: dict[tuple[int | None, bytes], Claims] = {}
+        self._known: dict[str, tuple[object, Wanted]] = {}
+
+    def restore(self, shipped: Mapping[str, bytes], statedir: StateDir) -> None:
+        """Put in force what is shipped, and what the state says in its place.
+
+        Raises:
+            RefusedError: a stored profile is missing or not what it was, or does not fit with
+                what is shipped now.
+        """
+        texts = dict(shipped)
+        for name, digest in self.state.profiles.items():
+            path = statedir.filter_file(digest)
+            try:
+                texts[name] = path.read_bytes()
+            except OSError as error:
+                raise RefusedError(f"filter profile {name} cannot be read: {error}") from None
+        try:
+            profiles = profiles_of(texts)
+        except ProblemsError as error:
+            raise RefusedError(f"the filter profiles do not fit together: {error}") from None
+        for name, digest in self.state.profiles.items():
+            if profiles.library.profiles[name].digest != digest:
+                raise RefusedError(f"filter profile {name} is not what was stored; restore it")
+        self.shipped = shipped
+        self.profiles = profiles
+        self.keep = statedir.keep_filter
+
+    def put(self, profiles: Profiles) -> None:
+        """These are in force now; every vif has to be judged anew."""
+        self.profiles = profiles
+
+    # what a vif should have
+
+    def attached(self, device: Device) -> list[Attached]:
+        """What policy and administrators attached to a vif."""
+        policy = self._judge.policy
+        label = self._judge.standing(device.domid).label
+        found: list[Attached] = []
+        if policy is not None and label is not None:
+            found += policy.filters_of(label)
+        domain = self._mirror.domains.get(device.domid)
+        if domain is None or not self.state.attached:
+            return found
+        for bound, key in (("uuid", domain.uuid), ("name", domain.name)):
+            for devid in ("", device.device):
+                place = Place("uuid" if bound == "uuid" else "name", key or "", devid)
+                for profile, binding in self.state.attached.get(place, {}).items():
+                    found.append(Attached(profile, binding.given, str(place)))
+        return found
+
+    def wanted(self, device: Device) -> Wanted:
+        """The profiles of a vif, and its variables.
+
+        Raises:
+            BindError: they do not fit together.
+        """
+        attached = self.attached(device)
+        if not attached:
+            self._known.pop(device.path, None)
+            return _NONE
+        mac, ip = device.keys.get("mac"), device.keys.get("ip")
+        key = (self.profiles, attached, mac, ip)
+        known = self._known.get(device.path)
+        if known is not None and known[0] == key:
+            return known[1]
+        found = wanted(self.profiles.library, attached, mac, ip)
+        self._known[device.path] = (key, found)
+        return found
+
+    def refusal(self, device: Device) -> str:
+        """Why a vif may not be opened for want of its filters; empty if it may.
+
+        Where it may, its addresses are its own from now on.
+        """
+        try:
+            found = self.wanted(device)
+            checked_text(_record(device, found))
+        except (BindError, RecordError) as error:
+            return f"its filters cannot be told: {error}"
+        if not found.environment:
+            self.release(device)
+            return ""
+        claims = self._claims.setdefault(_network(device), Claims())
+        while owner := claims.taken_by(device.path, found.environment):
+            parsed = paths.parse_channel(paths.DECISIONS, owner)
+            holder = None if parsed is None else self._mirror.device_of(parsed[0])
+            if holder is not None and not holder.gone and _network(holder) == _network(device):
+                return claims.taken(device.path, found.environment, str(holder))
+            claims.release(owner)
+        claims.hold(device.path, found.environment)
+        return ""
+
+    def release(self, device: Device) -> None:
+        """A vif is not granted: its addresses are free for others."""
+        claims = self._claims.get(_network(device))
+        if claims is not None:
+            claims.release(device.path)
+
+    # what is told
+
+    @property
+    def in_use(self) -> bool:
+        """Whether filters are told of at all: then every vif's are, also where it has none."""
+        policy = self._judge.policy
+        return bool(
+            self.state.attached
+            or self.state.records
+            or (policy is not None and policy.definition.filters)
+        )
+
+    def record(self, device: Device, decision: Decision, seq: int) -> FilterText | None:
+        """The filter record that goes with a grant; None if none is told.
+
+        Raises:
+            BindError, RecordError: it cannot be made.
+        """
+        if device.channel is None or not self.in_use:
+            return None
+        found = self.wanted(device)
+        path = paths.filter_path(device.channel)
+        before = self.state.records.get(path)
+        record = msgspec.structs.replace(
+            _record(device, found), seq=seq, uuid=decision.uuid, nonce=decision.nonce
+        )
+        if before is not None:
+            told = parse_filter(before)
+            if msgspec.structs.replace(told, seq=seq) == record:
+                return FilterText(path, before, fresh=False)
+        return FilterText(path, sign_filter(record, self._key), fresh=True)
+
+    def names_in_use(self) -> set[str]:
+        """Every profile that policy, an administrator or a published record names."""
+        return {name for name, _ in self._uses()}
+
+    def users(self, name: str) -> list[str]:
+        """What names a profile, itself or by what includes it, in words."""
+        found = []
+        for used, where in self._uses():
+            try:
+                closure = self.profiles.library.closure([used])
+            except KeyError:
+                continue
+            if any(profile.name == name for profile in closure):
+                found.append(where)
+        library = self.profiles.library.profiles
+        found += [
+            f"profile {profile.name}"
+            for profile in library.values()
+            if profile.name != name and name in profile.includes()
+        ]
+        return list(dict.fromkeys(found))
+
+    def _uses(self) -> Iterator[tuple[str, str]]:
+        policy = self._judge.policy
+        if policy is not None:
+            for selector, attached in policy.definition.filters.items():
+                for it in attached:
+                    yield it.profile, f"label {selector} ({it.where})"
+        for place, bindings in self.state.attached.items():
+            for profile in bindings:
+                yield profile, str(place)
+        for path, text in self.state.records.items():
+            for profile in parse_filter(text).profiles:
+                yield profile, path
+
+    def refresh_head(self) -> bool:
+        """Number and write down the texts that agents need, if they are others than before.
+
+        Raises:
+            RecordError: they do not fit.
+        """
+        library = self.profiles.library
+        names = [name for name in sorted(self.names_in_use()) if name in library.profiles]
+        if not names and not self.state.head:
+            return True
+        closure = sorted({profile.name for profile in library.closure(names)})
+        texts = {f"{name}.yaml": self.profiles.texts[name] for name in closure}
+        digest, size, chunks = pack_profiles(texts)
+        self.chunks = chunks
+        if f" digest={digest} " in self.state.head.decode("ascii"):
+            return True
+        head = ProfilesHead(seq=self.state.seq + 1, digest=digest, bytes=size, chunks=len(chunks))
+        text = sign_head(head, self._key).decode("ascii")
+        return self._audit.commit([events.ProfilesTold(time.time(), text)])
+
+    # what fits together
+
+    def problems(
+        self,
+        profiles: Profiles,
+        policy: Policy | None,
+        attached: Mapping[Place, Mapping[str, Binding]],
+    ) -> list[str]:
+        """What would not fit under these profiles, this policy and these attachments."""
+        found: list[str] = []
+        if policy is not None:
+            for entries in policy.definition.filters.values():
+                for entry in entries:
+                    found += _misfit(profiles.library, entry)
+        for place, bindings in attached.items():
+            for profile, binding in bindings.items():
+                found += _misfit(profiles.library, Attached(profile, binding.given, str(place)))
+        return found
+
+    def misfits(self, profiles: Profiles) -> list[str]:
+        """Live vifs that have filters now and would have none that fit under these profiles."""
+        found = []
+        for device in self._mirror.devices():
+            if device.device_class != VIF or device.channel is None:
+                continue
+            attached = self.attached(device)
+            mac, ip = device.keys.get("mac"), device.keys.get("ip")
+            try:
+                wanted(profiles.library, attached, mac, ip)
+            except BindError as error:
+                found.append(f"{device}: {error}")
+        return found
+
+
+def _nowhere(digest: str, _: bytes) -> None:
+    raise OSError(f"there is no state directory to keep {digest} in")
+
+
+def _record(device: Device, found: Wanted) -> FilterRecord:
+    """The record, with a number, a uuid and a nonce that are as long as any can be."""
+    return FilterRecord(
+        seq=10**18,
+        frontend=device.domid,
+        backend=device.backend or 0,
+        device_class=device.device_class,
+        device=device.device,
+        uuid=str(UUID(int=0)),
+        nonce="0" * 32,
+        profiles=found.profiles,
+        variables=found.given,
+    )
+
+
+def _network(device: Device) -> tuple[int | None, bytes]:
+    return device.backend, device.keys.get("bridge", b"")
+
+
+def _misfit(library: Library, entry: Attached) -> Iterator[str]:
+    try:
+        declared = variables_of(library, [entry.profile])
+    except BindError as error:
+        yield f"{entry.where}: {error}"
+        return
+    for name, values in entry.given.items():
+        variable = declared.get(name)
+        if variable is None:
+            yield f"{entry.where}: profile {entry.profile} has no variable {escape(name, 40)}"
+            continue
+        try:
+            parse_bound(variable, values)
+        except BindError as error:
+            yield f"{entry.where}: {error}"
