@@ -68,6 +68,8 @@ class PortEnforcer:
         self._digest = ""
         self._in_doubt = False
         """Whether the last writing failed: the kernel may hold more than the target."""
+        self._later: frozenset[tuple[int, int]] | None = None
+        """The pairs that are to stay once `settle` is called; None if there are no others."""
 
     @property
     def target(self) -> Target:
@@ -81,7 +83,7 @@ class PortEnforcer:
 
     def start(self, target: Target) -> None:
         """Make the tables, or take over those there are, and make them hold exactly `target`."""
-        content = content_of(target)
+        content, self._later = content_of(target), None
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(VerifyError):
                 self._write_whole(target, content)
@@ -126,17 +128,27 @@ class PortEnforcer:
         """Go to another target in one transaction.
 
         `during` (see `Classes.during`) holds what numbers that are being retired still need for
-        packets on their way; it is in force for the moment until a second transaction settles.
+        packets on their way; it is in force until `settle`, which whoever asked need not await.
         """
         self._settle_doubt()
         fewer = not self._target.pairs <= target.pairs
-        steps = [(content_of(target), target)]
+        later = None
         if during is not None and during != target.pairs:
-            first = msgspec.structs.replace(target, pairs=during)
-            steps.insert(0, (content_of(first), first))
-        self._go(steps)
+            later, target = target.pairs, msgspec.structs.replace(target, pairs=during)
+        self._later = later
+        self._go(content_of(target), target)
         if fewer:
             self._cut(frozenset())
+
+    def settle(self) -> None:
+        """Take away what only retired numbers needed, if that is still there.
+
+        It is done before any other change: until then those numbers mean what they meant.
+        """
+        if self._later is not None:
+            target = msgspec.structs.replace(self._target, pairs=self._later)
+            self._go(content_of(target), target)
+            self._later = None
 
     def check(self) -> bool:
         """Whether the kernel holds exactly what it should; if not, repair and raise an alarm."""
@@ -183,22 +195,16 @@ class PortEnforcer:
             found = self._readback.present(table, spec.name, map(encoded_key, keys))
             self._compare(found, encoded(after, table, spec), table, spec)
 
-    def _go(self, steps: list[tuple[Content, Target]]) -> None:
-        """From what is in force to the last of `steps`, a transaction each; then read back.
-
-        What a step did not do, the next would stumble over, or the end be found to differ.
-        """
+    def _go(self, content: Content, target: Target) -> None:
+        """From what is in force to this, in one transaction; then what changed is read back."""
         old = self._content
-        for content, target in steps:
-            commands = difference(self._content, content)
-            self._content = content
-            self._run(commands, target)
-        new = self._content
-        for table, spec in _specs({*old, *(place for content, _ in steps for place in content)}):
+        self._content = content
+        self._run(difference(old, content), target)
+        for table, spec in _specs({*old, *content}):
             place = table, spec.name
-            if any(old.get(place) != content.get(place) for content, _ in steps):
+            if old.get(place) != content.get(place):
                 found = self._readback.elements(table, spec.name)
-                self._compare(found, encoded(new, table, spec), table, spec)
+                self._compare(found, encoded(content, table, spec), table, spec)
 
     def _run(self, commands: list[str], target: Target) -> None:
         """One transaction; if the kernel does not hold what it should, the whole target."""
@@ -233,9 +239,10 @@ class PortEnforcer:
         return digest
 
     def _settle_doubt(self) -> None:
-        """After a failure, nothing is called done before the whole target has been written."""
+        """Nothing is called done before what a failure or retired numbers left is written."""
         if self._in_doubt:
             self._write_whole(self._target, self._content)
+        self.settle()
 
     def _wrong(self) -> str:
         """What differs between the kernel and what it should hold, in words; empty if nothing."""

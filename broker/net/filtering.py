@@ -73,11 +73,13 @@ class Filtering:
         self._samples = self._open_samples()
         self._started = False
         self._check_at: float | None = None
+        self._settle_at: float | None = None
         self._trace: tuple[Tracer, float] | None = None
 
     def due(self) -> float | None:
         """When `run_due` has something to do, by the monotonic clock."""
-        at = [it for it in (self._check_at, self._trace and self._trace[1]) if it is not None]
+        times = (self._check_at, self._settle_at, self._trace and self._trace[1])
+        at = [it for it in times if it is not None]
         return min(at, default=None)
 
     def run_due(self) -> None:
@@ -85,6 +87,8 @@ class Filtering:
         now = time.monotonic()
         if self._check_at is not None and now >= self._check_at:
             self._check()
+        if self._settle_at is not None and now >= self._settle_at:
+            self._settle()
         if self._trace is not None and now >= self._trace[1]:
             self.end_trace()
 
@@ -128,6 +132,8 @@ class Filtering:
             case Update(ports, pairs, during):
                 target = Target(governed, self._by_index(ports, governed), frozenset(pairs))
                 self._enforcer.update(target, None if during is None else frozenset(during))
+                if during is not None:
+                    self._settle_at = time.monotonic()  # once the agent has its answer
 
     def _by_index(self, ports: list[Port], governed: frozenset[str]) -> dict[int, Port]:
         """The ports, each that is new being the interface it is said to be, on a governed bridge.
@@ -168,6 +174,14 @@ class Filtering:
         except NetError as error:
             self._alarm(f"labels are not enforced: {error}; trying again")
             self._check_at = time.monotonic() + _RETRY
+
+    def _settle(self) -> None:
+        self._settle_at = None
+        try:
+            self._enforcer.settle()
+        except NetError as error:
+            self._alarm(f"numbers of classes that went are still there: {error}; trying again")
+            self._settle_at = time.monotonic() + _RETRY
 
     def _open_samples(self) -> Samples | None:
         try:

@@ -19,6 +19,8 @@ from broker.net.model import InvalidError, NetError, Port, Target
 from broker.net.monitor import Changes
 from broker.net.policy_rules import Uplink
 from broker.net.ports import LabelledPorts, OpenPort
+from broker.net.readback import Readback
+from broker.net.tables import BRIDGE
 
 pytestmark = pytest.mark.root
 
@@ -96,6 +98,24 @@ def test_a_policy_change_moves_all_ports_at_once_and_drops_unknown_labels(bed):
     ports.set_rules(RULES)
     ports.admit(opened(one, "red"))
     delivered([one], observer, [(one, frame_for("ipv4", one, observer))])
+
+
+def test_numbers_that_a_policy_retires_leave_the_kernel_once_the_agent_has_its_answer(bed):
+    rig, helper, ports, (one, two), observer = bed
+    ports.start(RULES, [opened(one, "red"), opened(two, "red"), opened(observer, "watch")])
+    index, pairs = one.index, {(1, 1), (1, 2), (2, 1)}
+    started = Port(one.port, index, 1, bridge="br0")
+    helper.update(Target(frozenset({"br0"}), {index: started}, frozenset(pairs)))
+    moved = Port(one.port, index, 3, bridge="br0")
+    helper.update(
+        Target(frozenset({"br0"}), {index: moved}, frozenset({(3, 3)})), frozenset({(3, 3), (1, 1)})
+    )
+    with rig.net.host.entered():
+        readback = Readback()
+    end = time.monotonic() + 10
+    while len(readback.elements(BRIDGE, "pairs")) > 1:
+        assert time.monotonic() < end, "what was retired is still there"
+    assert helper.show().pairs == [(3, 3)]
 
 
 def test_what_cannot_be_admitted_is_refused_in_words(bed):
@@ -298,19 +318,28 @@ class Failing:
             raise NetError("no memory")
         return True
 
-    check = remove = _try
+    check = remove = settle = _try
 
 
 def test_what_could_not_be_repaired_is_tried_again():
     alarms = []
     made = object.__new__(filtering.Filtering)
     made._enforcer, made._alarm, made._trace = Failing(2), alarms.append, None
-    made._started, made._check_at = True, 0.0
+    made._started, made._check_at, made._settle_at = True, 0.0, None
     made.run_due()
     assert made.due() is not None
     made._check_at = 0.0
     made.run_due()
     made._check_at = 0.0
+    made.run_due()
+    assert made.due() is None
+    assert len(alarms) == 2
+
+    made._enforcer, made._settle_at = Failing(1), 0.0
+    made.run_due()
+    assert "numbers of classes" in alarms.pop()
+    assert made.due() is not None
+    made._settle_at = 0.0
     made.run_due()
     assert made.due() is None
     assert len(alarms) == 2

@@ -95,6 +95,7 @@ def test_pairs_revoked_and_granted_in_one_change(bed):
     rig.enforcer.update(rig.target(ports, {(1, 9), (9, 1)}))
     assert reached(rig, [one, two], observer) == {(g.number, observer.number) for g in (one, two)}
     rig.enforcer.update(rig.target(ports, {(1, 9), (9, 1), (1, 1)}), during=frozenset({(1, 9)}))
+    rig.enforcer.settle()
     guests = [one, two]
     seen = {(a, b) for a, b in reached(rig, guests, observer) if b != observer.number}
     assert seen == {(one.number, two.number), (two.number, one.number)}
@@ -230,14 +231,40 @@ class Noting:
         self.inner.close()
 
 
-def test_what_retired_numbers_need_is_in_force_between_two_transactions(bed):
+def test_what_retired_numbers_need_is_in_force_until_it_is_settled(bed):
     rig, *_ = bed
     ports = list(rig.enforcer.target.ports.values())
+    during = frozenset({(1, 1), (1, 9), (9, 1)})
     rig.enforcer._nft = noting = Noting(rig)
-    rig.enforcer.update(rig.target(ports, {(1, 1)}), during=frozenset({(1, 1), (1, 9), (9, 1)}))
+    rig.enforcer.update(rig.target(ports, {(1, 1)}), during=during)
+    assert noting.pairs == [3]
+    rig.enforcer.settle()
+    rig.enforcer.settle()
     assert noting.pairs == [3, 1]
     rig.enforcer.update(rig.target(ports, {(9, 9)}), during=frozenset({(9, 9)}))
     assert noting.pairs == [3, 1, 1]
+    assert rig.alarms == []
+
+
+@pytest.mark.parametrize("change", ["put", "remove", "update", "start"])
+def test_retired_numbers_are_gone_before_anything_else_is_changed(bed, change):
+    """They may stand for other labels in the next change, and must not keep their pairs then."""
+    rig, one, two, observer = bed
+    ports = list(rig.enforcer.target.ports.values())
+    rig.enforcer.update(rig.target(ports, {(1, 9)}), during=frozenset({(1, 9), (7, 7), (7, 1)}))
+    rig.enforcer._nft = noting = Noting(rig)
+    if change == "put":
+        rig.enforcer.put(rig.port(two, 9, macs=(two.mac,)))
+    elif change == "remove":
+        rig.enforcer.remove(one.index)
+    elif change == "update":
+        rig.enforcer.update(rig.target(ports, {(7, 9), (9, 7)}))
+    else:
+        rig.enforcer.start(rig.target(ports, {(9, 1)}))
+    assert noting.pairs == {"update": [1, 2], "start": [1]}.get(change, [1, 1])
+    assert (7, 7) not in rig.enforcer.target.pairs
+    assert rig.enforcer.check()
+    assert observer.index in rig.enforcer.target.ports
 
 
 def test_traffic_is_no_change_of_the_tables(bed):
