@@ -46,8 +46,8 @@ UNREADABLE: Final = Missing.UNREADABLE
 Found = int | Missing
 
 _NO_FRAGMENT, _FIRST, _LATER = 0, 1, 2
-_EXTENSIONS: Final = frozenset({0, 43, 44, 51, 60})
-"""Next headers that are walked through: hop-by-hop, routing, fragment, AH, destination."""
+_EXTENSIONS: Final = frozenset({0, 43, 44, 60})
+"""Next headers that are walked through: hop-by-hop, routing, fragment, destination."""
 _FRAGMENT_HEADER: Final = 44
 _AH: Final = 51
 _NO_NEXT_HEADER: Final = 59
@@ -155,24 +155,29 @@ class Frame:
 
     @staticmethod
     def _walk(packet: bytes) -> _Packet | Missing:
-        """Through the extension headers, as ipv6_find_hdr does; by bytes there, not by length."""
+        """Through the extension headers, as ipv6_find_hdr does; by bytes there, not by length.
+
+        AH is an upper protocol there. A fragment header or AH behind another extension header, and
+        an extension header or AH behind a fragment header, end it: nftables does not tell whether
+        it went through one of those.
+        """
         header, start, fragment = packet[6], 40, _NO_FRAGMENT
         while header in _EXTENSIONS:
             if len(packet) < start + 2:
                 return UNREADABLE
             following, size = packet[start], packet[start + 1]
             if header == _FRAGMENT_HEADER:
-                if len(packet) < start + 4:
+                if len(packet) < start + 4 or start != 40 or following in {*_EXTENSIONS, _AH}:
                     return UNREADABLE
                 fragment = _FIRST
                 if int.from_bytes(packet[start + 2 : start + 4]) & 0xFFF8:
-                    if following in _EXTENSIONS:
-                        return UNREADABLE
                     return _Packet(6, following, 14 + start, _LATER)
                 start += 8
             else:
-                start += (size + 2) * 4 if header == _AH else (size + 1) * 8
+                start += (size + 1) * 8
             header = following
+        if header == _AH and start != 40:
+            return UNREADABLE
         return _Packet(6, header, 14 + start, fragment)
 
     def _ip(self, name: str) -> Found:

@@ -38,7 +38,7 @@ from broker.net.messages import (
 from broker.net.model import NetError, Port, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from broker.net.messages import Answer, Drops, Request
 
@@ -62,6 +62,7 @@ class HelperClient:
         self._stream.settimeout(self._patience)
         self._framer = Framer()
         self._events: list[Event] = []
+        self._profiles: Mapping[str, bytes] = {}
 
     def fileno(self) -> int:
         """Readable when events may have come: then call `events`."""
@@ -84,7 +85,9 @@ class HelperClient:
 
     def start(self, target: Target) -> None:
         """Make or take over the tables, and hold exactly `target`."""
-        self._do(Start(sorted(target.bridges), list(target.ports.values()), list(target.pairs)))
+        bridges, ports = sorted(target.bridges), list(target.ports.values())
+        self._do(Start(bridges, ports, list(target.pairs), dict(target.profiles)))
+        self._profiles = target.profiles
 
     def put(self, port: Port) -> None:
         """Give a port its class, or another one."""
@@ -97,7 +100,9 @@ class HelperClient:
     def update(self, target: Target, during: frozenset[tuple[int, int]] | None = None) -> None:
         """Go to another target; its bridges stay those of `start`."""
         first = None if during is None or during == target.pairs else list(during)
-        self._do(Update(list(target.ports.values()), list(target.pairs), first))
+        profiles = None if target.profiles == self._profiles else dict(target.profiles)
+        self._do(Update(list(target.ports.values()), list(target.pairs), first, profiles))
+        self._profiles = target.profiles
 
     def change_link(
         self,

@@ -10,27 +10,35 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from broker.net.conntrack import Conntrack
+from broker.net.filters.held import SLACK, HeldFilters
+from broker.net.filters.programs import NO_FILTERS
 from broker.net.libnftables import TransactionError
 from broker.net.model import NetError, Port, Target
 from broker.net.ruleset import (
+    Addresses,
     Content,
     Elements,
-    content_of,
-    difference,
+    delete_filters,
+    differences,
     encoded,
-    encoded_key,
-    port_content,
+    ending,
+    fill_filters,
+    is_filters,
+    key_bytes,
+    make_filters,
+    specs,
     whole,
 )
 from broker.net.tables import BRIDGE, MARK_BASE, SETS, SetSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from broker.net.libnftables import Transactor
     from broker.net.probe import Abilities
@@ -65,7 +73,10 @@ class PortEnforcer:
         self._conntrack = Conntrack()
         self._target = Target()
         self._content: Content = {}
+        self._held = HeldFilters(self._target.profiles)
+        self._filters = NO_FILTERS
         self._digest = ""
+        self._digest_of = NO_FILTERS
         self._in_doubt = False
         """Whether the last writing failed: the kernel may hold more than the target."""
         self._later: frozenset[tuple[int, int]] | None = None
@@ -82,8 +93,14 @@ class PortEnforcer:
         return frozenset(int.from_bytes(mark, sys.byteorder) ^ MARK_BASE for mark in marks)
 
     def start(self, target: Target) -> None:
-        """Make the tables, or take over those there are, and make them hold exactly `target`."""
-        content, self._later = content_of(target), None
+        """Make the tables, or take over those there are, and make them hold exactly `target`.
+
+        Addresses that were learned for its ports are kept.
+        """
+        self._held = self._held.take(target, {})
+        for index, addresses in self._leases_in_kernel(target).items():
+            self._held.lease(index, addresses)
+        content, self._later = self._held.content(target), None
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(VerifyError):
                 self._write_whole(target, content)
@@ -91,9 +108,11 @@ class PortEnforcer:
         self._write_whole(target, content)
 
     def put(self, port: Port) -> None:
-        """Give a port its class, or another one."""
+        """Give a port its class and its filter, or others."""
         self._settle_doubt()
+        self._expire()
         old = self._target.ports.get(port.index)
+        self._held.check_bound(port, self._target)
         target = self._with_ports({**self._target.ports, port.index: port})
         try:
             self._put(port, old, target)
@@ -104,8 +123,11 @@ class PortEnforcer:
 
     def _put(self, port: Port, old: Port | None, target: Target) -> None:
         if _is_plain(port) and (old is None or _is_plain(old)):
-            before = {} if old is None else self._of(old)
-            self._change(before, self._of(port), target)
+            before = {} if old is None else self._held.content_of(old, self._target)
+            if old is None or old.filter != port.filter:
+                self._held.release(port.index)
+            self._held.bind(port)
+            self._change(before, self._held.content_of(port, target), target)
         else:
             self.update(target)
 
@@ -119,9 +141,10 @@ class PortEnforcer:
         del ports[index]
         target = self._with_ports(ports)
         if _is_plain(old):
-            self._change(self._of(old), {}, target)
+            self._change(self._held.content_of(old, self._target), {}, target)
         else:
             self.update(target)
+        self._held.release(index)
         self._cut(frozenset(old.ips))
 
     def update(self, target: Target, during: frozenset[tuple[int, int]] | None = None) -> None:
@@ -131,12 +154,14 @@ class PortEnforcer:
         packets on their way; it is in force until `settle`, which whoever asked need not await.
         """
         self._settle_doubt()
+        self._expire()
         fewer = not self._target.pairs <= target.pairs
+        self._held = self._held.take(target, self._held.leases)
         later = None
         if during is not None and during != target.pairs:
             later, target = target.pairs, msgspec.structs.replace(target, pairs=during)
         self._later = later
-        self._go(content_of(target), target)
+        self._go(self._held.content(target), target)
         if fewer:
             self._cut(frozenset())
 
@@ -147,7 +172,7 @@ class PortEnforcer:
         """
         if self._later is not None:
             target = msgspec.structs.replace(self._target, pairs=self._later)
-            self._go(content_of(target), target)
+            self._go(self._held.content(target), target)
             self._later = None
 
     def check(self) -> bool:
@@ -163,15 +188,66 @@ class PortEnforcer:
         self._alarm("tables are whole again; frames may have passed unchecked in between")
         return False
 
+    def learns(self, index: int) -> bool:
+        """Whether the port's addresses are learned from DHCP."""
+        port = self._target.ports.get(index)
+        return port is not None and bool(self._held.learned_by(port))
+
+    def learned(self) -> Mapping[int, Addresses]:
+        """The addresses learned so far by port, and when each lease ends (`time.monotonic`)."""
+        self._expire()
+        return self._held.leases
+
+    def learn(self, index: int, address: int, seconds: float) -> None:
+        """Bind an IPv4 address to a port for so long; the port it was leased to before loses it.
+
+        Raises:
+            NetError: the port does not learn, or the address is another's by configuration.
+        """
+        self._settle_doubt()
+        self._expire()
+        if not self.learns(index):
+            raise NetError(f"port {index} learns no addresses")
+        port = self._target.ports[index]
+        for other in self._held.holders(port, address, self._target):
+            self.unlearn(other.index, address)
+        held = self._held.leases.get(index, {})
+        self._lease(port, {**held, address: time.monotonic() + seconds})
+
+    def unlearn(self, index: int, address: int) -> None:
+        """The port has this learned address no more."""
+        self._settle_doubt()
+        held = self._held.leases.get(index, {})
+        if index in self._target.ports and address in held:
+            left = {it: end for it, end in held.items() if it != address}
+            self._lease(self._target.ports[index], left)
+
+    def _lease(self, port: Port, addresses: Addresses) -> None:
+        before = self._held.content_of(port, self._target)
+        self._held.lease(port.index, addresses)
+        self._change(before, self._held.content_of(port, self._target), self._target)
+
+    def _expire(self) -> None:
+        if self._held.expire(time.monotonic()):
+            self._content = self._held.content(self._target)
+
+    def _leases_in_kernel(self, target: Target) -> dict[int, Addresses]:
+        """What an earlier helper learned for these ports, as long as the kernel still holds it."""
+        now = time.monotonic()
+        learning = {it.index: self._held.learned_by(it) for it in target.ports.values()}
+        found: dict[int, Addresses] = {}
+        for name in frozenset().union(*learning.values()):
+            for key, left in self._readback.ends(BRIDGE, name).items():
+                index = int.from_bytes(key[:4], sys.byteorder)
+                if name in learning.get(index, ()):
+                    found.setdefault(index, {})[int.from_bytes(key[4:8], "big")] = now + left
+        return found
+
     def _forget(self, index: int) -> None:
         ports = {i: port for i, port in self._target.ports.items() if i != index}
         self._target = self._with_ports(ports)
-        self._content = content_of(self._target)
-
-    def _of(self, port: Port) -> Content:
-        """A plain port's elements beside the present uplinks."""
-        uplinks = [p for p in self._target.ports.values() if p.uplink and p.bridge == port.bridge]
-        return port_content(port, uplinks)
+        self._held.release(index)
+        self._content = self._held.content(self._target)
 
     def _with_ports(self, ports: dict[int, Port]) -> Target:
         return msgspec.structs.replace(self._target, ports=ports)
@@ -179,56 +255,80 @@ class PortEnforcer:
     def _change(self, before: Content, after: Content, target: Target) -> None:
         """A small change: only these elements, each asked back by its key."""
         places = {*before, *after}
-        new: Content = {}
         for place in places:
             kept = self._content.setdefault(place, {})
             for key in before.get(place, {}):
                 kept.pop(key, None)
             kept.update(after.get(place, {}))
-            new[place] = kept
-        self._run(difference(before, after), target)
-        for table, spec in _specs(places):
-            keys: Elements = {
-                **before.get((table, spec.name), {}),
-                **after.get((table, spec.name), {}),
-            }
-            found = self._readback.present(table, spec.name, map(encoded_key, keys))
+        self._run(before, after, target)
+        for table, spec in specs(places):
+            place = table, spec.name
+            if spec.key == "group" and spec.name.startswith("r/"):
+                # Ranges are not found by one of their values.
+                found = self._readback.elements(*place)
+                self._compare(found, encoded(self._content, table, spec), table, spec)
+                continue
+            keys: Elements = {**before.get(place, {}), **after.get(place, {})}
+            found = self._readback.present(*place, (key_bytes(spec, key) for key in keys))
             self._compare(found, encoded(after, table, spec), table, spec)
 
     def _go(self, content: Content, target: Target) -> None:
         """From what is in force to this, in one transaction; then what changed is read back."""
-        old = self._content
-        self._content = content
-        self._run(difference(old, content), target)
-        for table, spec in _specs({*old, *content}):
+        old, self._content = self._content, content
+        self._run(old, content, target)
+        for table, spec in specs({*old, *content}):
             place = table, spec.name
             if old.get(place) != content.get(place):
                 found = self._readback.elements(table, spec.name)
                 self._compare(found, encoded(content, table, spec), table, spec)
 
-    def _run(self, commands: list[str], target: Target) -> None:
+    def _run(self, before: Content, after: Content, target: Target) -> None:
         """One transaction; if the kernel does not hold what it should, the whole target."""
         self._target = target
+        old, self._filters = self._filters, self._held.filters(self._filters)
+        gone, come = differences(before, after, time.monotonic())
+        commands = [
+            *make_filters(old, self._filters),
+            *gone,
+            *fill_filters(old, self._filters),
+            *come,
+            *delete_filters(
+                old.names() - self._filters.names() if old is not self._filters else ()
+            ),
+        ]
+        generation = self._readback.generation()
         try:
             self._nft.run(commands)
-        except TransactionError as error:
+            if old.chains != self._filters.chains:
+                self._digest, self._digest_of = self._learnt_digest(generation), self._filters
+        except (TransactionError, VerifyError) as error:
             self._alarm(f"{error}: our tables were changed by somebody else; writing them anew")
             self._write_whole(target, self._content)
 
     def _write_whole(self, target: Target, content: Content) -> None:
         self._target, self._content = target, content
+        self._filters = self._held.filters(self._filters)
         self._in_doubt = True
+        there = [name for name in self._readback.names(BRIDGE) if is_filters(name)]
         before = self._readback.generation()
-        self._nft.run(whole(content, knows_bridge=self._abilities.knows_bridge))
-        if not self._digest:
-            self._digest = self._learnt_digest(before)
+        self._nft.run(
+            whole(
+                content,
+                knows_bridge=self._abilities.knows_bridge,
+                filters=self._filters,
+                there=there,
+                now=time.monotonic(),
+            )
+        )
+        if not self._digest or self._digest_of.chains != self._filters.chains:
+            self._digest, self._digest_of = self._learnt_digest(before), self._filters
         wrong = self._wrong()
         if wrong:
             raise VerifyError(wrong)
         self._in_doubt = False
 
     def _learnt_digest(self, before: int) -> str:
-        """What our rules look like as the kernel shows them; they never change after that.
+        """What our rules look like as the kernel shows them; only profiles in use change them.
 
         Only if nobody else's transaction came between: what he had made of them must not become
         the measure.
@@ -248,17 +348,28 @@ class PortEnforcer:
         """What differs between the kernel and what it should hold, in words; empty if nothing."""
         if self._readback.rules_digest() != self._digest:
             return "rules or chains of our tables were changed by somebody else"
-        for table, specs in SETS.items():
-            for spec in specs:
-                found = self._readback.elements(table, spec.name)
-                if found != encoded(self._content, table, spec):
-                    return f"elements of {table} {spec.name} were changed by somebody else"
+        places = {(table, spec.name) for table, fixed in SETS.items() for spec in fixed}
+        places |= {(BRIDGE, group.name) for group in self._filters.groups}
+        for table, spec in specs(places):
+            found = self._readback.elements(table, spec.name)
+            if not self._alike(found, encoded(self._content, table, spec), table, spec):
+                return f"elements of {table} {spec.name} were changed by somebody else"
         return ""
+
+    def _alike(
+        self, found: dict[bytes, bytes], wanted: dict[bytes, bytes], table: str, spec: SetSpec
+    ) -> bool:
+        """Whether what was found is what was wanted, leases that have just ended left out."""
+        if found == wanted:
+            return True
+        ends, soon = ending(self._content, table, spec), time.monotonic() + SLACK
+        left = {key: data for key, data in wanted.items() if ends.get(key, soon) >= soon}
+        return found.items() <= wanted.items() and left.items() <= found.items()
 
     def _compare(
         self, found: dict[bytes, bytes], wanted: dict[bytes, bytes], table: str, spec: SetSpec
     ) -> None:
-        if found == wanted:
+        if self._alike(found, wanted, table, spec):
             return
         self._alarm(f"{table} {spec.name} does not hold what was just written; writing it anew")
         self._write_whole(self._target, self._content)
@@ -291,12 +402,3 @@ class PortEnforcer:
 def _is_plain(port: Port) -> bool:
     """A bridge port that changes nothing for other ports: no uplink, not routed."""
     return port.bridge is not None and not port.uplink
-
-
-def _specs(places: set[tuple[str, str]]) -> list[tuple[str, SetSpec]]:
-    return [
-        (table, spec)
-        for table, specs in SETS.items()
-        for spec in specs
-        if (table, spec.name) in places
-    ]

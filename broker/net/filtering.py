@@ -118,7 +118,8 @@ class Filtering:
             if self._links.named(name) is not None:
                 self._links.check_bridge(name)
         ports = self._by_index(request.ports, governed)
-        self._enforcer.start(Target(governed, ports, frozenset(request.pairs)))
+        pairs = frozenset(request.pairs)
+        self._enforcer.start(Target(governed, ports, pairs, request.profiles))
         self._started = True
 
     def _change(self, request: Put | Remove | Update) -> None:
@@ -129,8 +130,10 @@ class Filtering:
                 self._enforcer.put(port)
             case Remove(index):
                 self._enforcer.remove(index)
-            case Update(ports, pairs, during):
-                target = Target(governed, self._by_index(ports, governed), frozenset(pairs))
+            case Update(ports, pairs, during, profiles):
+                known = self._enforcer.target.profiles if profiles is None else profiles
+                by_index = self._by_index(ports, governed)
+                target = Target(governed, by_index, frozenset(pairs), known)
                 self._enforcer.update(target, None if during is None else frozenset(during))
                 if during is not None:
                     self._settle_at = time.monotonic()  # once the agent has its answer

@@ -26,6 +26,8 @@ _STATION: Final = 6
 _LENGTH: Final = struct.Struct(">I")
 
 Pairs = list[tuple[int, int]]
+Profiles = dict[str, bytes]
+"""The texts of filter profiles, by where they come from."""
 Index = Annotated[int, msgspec.Meta(ge=1, le=0x7FFFFFFF)]
 Master = Annotated[int, msgspec.Meta(ge=0, le=0x7FFFFFFF)]
 Mtu = Annotated[int, msgspec.Meta(ge=68, le=65535)]
@@ -46,6 +48,7 @@ class Start(Message, frozen=True):
     bridges: list[str]
     ports: list[Port]
     pairs: Pairs
+    profiles: Profiles = {}
 
 
 class Put(Message, frozen=True):
@@ -61,11 +64,15 @@ class Remove(Message, frozen=True):
 
 
 class Update(Message, frozen=True):
-    """Go to other ports and pairs in one transaction; `during`: see `PortEnforcer.update`."""
+    """Go to other ports, pairs and profiles in one transaction.
+
+    `during`: see `PortEnforcer.update`. Without `profiles` they stay those that are known.
+    """
 
     ports: list[Port]
     pairs: Pairs
     during: Pairs | None = None
+    profiles: Profiles | None = None
 
 
 class SetLink(Message, frozen=True):
@@ -145,6 +152,22 @@ class Drops(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class RuleCount(msgspec.Struct, frozen=True):
+    """What one rule of a filter profile (`profile/number`, `profile/default`) decided so far."""
+
+    rule: str
+    packets: int
+    bytes: int
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """An IPv4 address that was learned for a port, and the seconds it is still bound for."""
+
+    index: int
+    address: str
+    seconds: int
+
+
 class Shown(Message, frozen=True):
     """The answer to `Show`."""
 
@@ -153,6 +176,8 @@ class Shown(Message, frozen=True):
     ports: list[Port]
     pairs: Pairs
     drops: list[Drops]
+    rules: list[RuleCount] = []
+    leases: list[Lease] = []
 
 
 class Counted(Message, frozen=True):

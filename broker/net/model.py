@@ -16,7 +16,7 @@ import msgspec
 from broker.net.classes import MAX_CLASS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 """At most IFNAMSIZ - 1 characters; no quote, no space, no `*` (nft's wildcard)."""
@@ -85,6 +85,13 @@ def ip_network(text: str) -> str:
         raise InvalidError(f"not an IP address or network: {text[:60]!a}") from error
 
 
+class PortFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A port's filter profiles, all of which must accept a frame, and its variables' values."""
+
+    profiles: tuple[str, ...]
+    variables: dict[str, tuple[str, ...]] = {}
+
+
 class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One interface with a label's class: a bridge port, or a routed interface.
 
@@ -95,6 +102,7 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is (to be) a port of, or None for a routed one. `uplink`: it leads out of this host, and must
     not send with a local port's MAC as source. `macs` are the stations behind a port that is no
     uplink, `ips` their addresses where the toolstack knows them (to cut conntrack entries).
+    `filter` is what else a bridged guest's frames are held to; None: nothing.
     """
 
     name: str
@@ -106,6 +114,7 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     macs: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
     label: int = 0
+    filter: PortFilter | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be written into a command, or would not mean what it says."""
@@ -126,6 +135,11 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidError(f"{self.name}: not canonical addresses, or too many: {self.ips!a}")
         if self.uplink and self.macs:
             raise InvalidError(f"{self.name}: an uplink's stations are not known by MAC")
+        if self.filter is not None and (self.uplink or self.bridge is None):
+            what = "an uplink" if self.uplink else "a routed interface"
+            raise InvalidError(
+                f"{self.name}: filter profiles hold frames of bridged guests, and it is {what}"
+            )
 
 
 def check_pairs(pairs: Iterable[tuple[int, int]]) -> None:
@@ -140,8 +154,12 @@ def check_pairs(pairs: Iterable[tuple[int, int]]) -> None:
 
 
 class Target(msgspec.Struct, frozen=True):
-    """All the kernel should hold: governed bridges, ports by index, allowed pairs of classes."""
+    """All the kernel should hold: governed bridges, ports by index, allowed pairs of classes.
+
+    `profiles` are the texts of the filter profiles that ports name, by where they come from.
+    """
 
     bridges: frozenset[str] = frozenset()
     ports: dict[int, Port] = {}
     pairs: frozenset[tuple[int, int]] = frozenset()
+    profiles: Mapping[str, bytes] = {}

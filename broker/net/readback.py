@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _SUBSYSTEM: Final = 10 << 8
-_GETTABLE, _GETCHAIN, _GETRULE, _GETSETELEM, _GETGEN = 1, 4, 7, 13, 16
+_GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM, _GETGEN = 1, 4, 7, 10, 13, 16
 _GENERATION_ID: Final = 1
 _FAMILY: Final = {"inet": 1, "arp": 3, "bridge": 7}
 _GENMSG: Final = struct.Struct("=BBH")
@@ -28,10 +28,13 @@ _TABLE_NAME, _TABLE_FLAGS = 1, 2
 _CHAIN_TABLE, _RULE_TABLE, _RULE_EXPRESSIONS = 1, 1, 4
 _CHAIN: Final = (3, 4, 5, 7)
 """NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE."""
-_RULE: Final = (2, _RULE_EXPRESSIONS)
-"""NFTA_RULE_CHAIN, and what the rule does."""
+_CHAIN_NAME, _RULE_CHAIN, _SET_TABLE, _SET_NAME = 3, 2, 1, 2
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
-_ELEMENT_KEY, _ELEMENT_DATA, _ELEMENT_EXPRESSION, _DATA_VALUE = 1, 2, 7, 1
+_ELEMENT_KEY, _ELEMENT_DATA, _ELEMENT_EXPIRATION, _ELEMENT_EXPRESSION = 1, 2, 5, 7
+_ELEMENT_KEY_END, _DATA_VALUE, _DATA_VERDICT = 10, 1, 2
+_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
+_VERDICTS: Final = {0: b"drop", 1: b"accept", -3: b"jump ", -4: b"goto "}
+_LOOKUP_SET: Final = 1
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _PLAIN: Final = struct.Struct("=6H")
@@ -79,6 +82,43 @@ class Readback:
             if count is not None
         }
 
+    def ends(self, table: str, name: str) -> dict[bytes, float]:
+        """Keys of one set that go by themselves, and in how many seconds."""
+        return {
+            key: int.from_bytes(parts[_ELEMENT_EXPIRATION], "big") / 1000
+            for payload in self._ask(_GETSETELEM, netlink.DUMP, self._set(table, name))
+            for key, parts in _parted(payload)
+            if _ELEMENT_EXPIRATION in parts
+        }
+
+    def names(self, table: str) -> list[str]:
+        """The names of all chains and sets of one table."""
+        header = _GENMSG.pack(_FAMILY[FAMILIES[table]], 0, 0)
+        found = []
+        for kind, owner, name in (
+            (_GETCHAIN, _CHAIN_TABLE, _CHAIN_NAME),
+            (_GETSET, _SET_TABLE, _SET_NAME),
+        ):
+            for payload in self._ask(kind, netlink.DUMP, header):
+                values = netlink.attributes(payload, _GENMSG.size)
+                if netlink.word(values.get(owner)) == table:
+                    found.append(netlink.word(values.get(name)))
+        return found
+
+    def rule_counts(self, table: str) -> dict[str, list[Count | None]]:
+        """By chain, what each of its rules counted, in order; None where it does not count."""
+        header = _GENMSG.pack(_FAMILY[FAMILIES[table]], 0, 0)
+        found: dict[str, list[Count | None]] = {}
+        for payload in self._ask(_GETRULE, netlink.DUMP, header):
+            values = netlink.attributes(payload, _GENMSG.size)
+            if netlink.word(values.get(_RULE_TABLE)) != table:
+                continue
+            listed = netlink.attribute_list(values.get(_RULE_EXPRESSIONS, b""))
+            counts = [count for _, one in listed if (count := _count(one)) is not None]
+            chain = netlink.word(values.get(_RULE_CHAIN))
+            found.setdefault(chain, []).append(counts[0] if counts else None)
+        return found
+
     def present(self, table: str, name: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Those of `keys` that the set holds, with their data; costs one request a key."""
         found: dict[bytes, bytes] = {}
@@ -97,18 +137,57 @@ class Readback:
         return int.from_bytes(netlink.attributes(payload, _GENMSG.size)[_GENERATION_ID], "big")
 
     def rules_digest(self) -> str:
-        """A digest of our tables, chains, hooks, policies and rules, counters left out."""
+        """A digest of our tables, chains, hooks, policies and rules, counters left out.
+
+        It does not depend on the order in which chains were made, nor on the names that nftables
+        gives to the sets written within rules; their elements are in it.
+        """
         digest = hashlib.sha256()
         for table, family in FAMILIES.items():
             header = _GENMSG.pack(_FAMILY[family], 0, 0)
             kept = [
                 *self._parts(_GETTABLE, header, _TABLE_NAME, (_TABLE_NAME, _TABLE_FLAGS), table),
                 *sorted(self._parts(_GETCHAIN, header, _CHAIN_TABLE, _CHAIN, table)),
-                *self._parts(_GETRULE, header, _RULE_TABLE, _RULE, table),
+                *self._rules(header, table),
             ]
             for part in kept:
                 digest.update(struct.pack(">I", len(part)) + part)
         return digest.hexdigest()
+
+    def _rules(self, header: bytes, table: str) -> list[bytes]:
+        """What each rule does, chain by chain, in the order of each chain's rules."""
+        chains: dict[bytes, list[bytes]] = {}
+        for payload in self._ask(_GETRULE, netlink.DUMP, header):
+            values = netlink.attributes(payload, _GENMSG.size)
+            if netlink.word(values.get(_RULE_TABLE)) == table:
+                listed = netlink.attribute_list(values.get(_RULE_EXPRESSIONS, b""))
+                chain = values.get(_RULE_CHAIN, b"")
+                does = b"".join(self._expression(table, one) for _, one in listed)
+                chains.setdefault(chain, []).append(does)
+        return [part for chain in sorted(chains) for part in (chain, *chains[chain])]
+
+    def _expression(self, table: str, value: bytes) -> bytes:
+        parts = netlink.attributes(value)
+        name = netlink.word(parts.get(_EXPRESSION_NAME))
+        data = parts.get(_EXPRESSION_DATA, b"")
+        if name == "counter":
+            data = b""
+        if name == "lookup":
+            looked_into = netlink.word(netlink.attributes(data).get(_LOOKUP_SET))
+            if looked_into.startswith("__"):
+                rest = netlink.attribute_list(data)
+                data = b"".join(netlink.attribute(*it) for it in rest if it[0] != _LOOKUP_SET)
+                data += self._within(table, looked_into)
+        return name.encode("ascii") + data
+
+    def _within(self, table: str, name: str) -> bytes:
+        """The elements of a set that is written within a rule."""
+        listed = []
+        for payload in self._ask(_GETSETELEM, netlink.DUMP, self._set(table, name)):
+            values = netlink.attributes(payload, _GENMSG.size)
+            elements = values.get(_LIST_ELEMENTS, b"")
+            listed += [element for _, element in netlink.attribute_list(elements)]
+        return b"".join(sorted(listed))
 
     def _parts(
         self, kind: int, header: bytes, owner: int, kept: tuple[int, ...], table: str
@@ -118,7 +197,7 @@ class Readback:
         for payload in self._ask(kind, netlink.DUMP, header):
             values = netlink.attributes(payload, _GENMSG.size)
             if netlink.word(values.get(owner)) == table:
-                found.append(b"".join(_kept(n, values.get(n, b"")) for n in kept))
+                found.append(b"".join(netlink.attribute(n, values.get(n, b"")) for n in kept))
         return found
 
     @staticmethod
@@ -136,21 +215,6 @@ class Readback:
             return []
         except OSError as error:
             raise NetError(f"nftables cannot be read back: {error}") from error
-
-
-def _kept(number: int, value: bytes) -> bytes:
-    """An attribute as it goes into the digest; expressions lose what counts packets."""
-    if number == _RULE_EXPRESSIONS:
-        value = b"".join(_expression(one) for _, one in netlink.attribute_list(value))
-    return netlink.attribute(number, value)
-
-
-def _expression(value: bytes) -> bytes:
-    parts = netlink.attributes(value)
-    name = parts.get(_EXPRESSION_NAME, b"")
-    if netlink.word(name) == "counter":
-        return name
-    return name + parts.get(_EXPRESSION_DATA, b"")
 
 
 def _plain_keys(payload: bytes) -> list[bytes] | None:
@@ -176,13 +240,29 @@ def _plain_keys(payload: bytes) -> list[bytes] | None:
 
 
 def _decode(payload: bytes) -> Iterator[tuple[bytes, bytes, Count | None]]:
-    """Key, data and counter of each element in one message."""
+    """Key (of a range: its ends), data and counter of each element in one message."""
+    for key, parts in _parted(payload):
+        data = netlink.attributes(parts.get(_ELEMENT_DATA, b""))
+        value = data.get(_DATA_VALUE, b"")
+        if _DATA_VERDICT in data:
+            value = _verdict(netlink.attributes(data[_DATA_VERDICT]))
+        yield key, value, _count(parts.get(_ELEMENT_EXPRESSION))
+
+
+def _parted(payload: bytes) -> Iterator[tuple[bytes, netlink.Attributes]]:
+    """Key and attributes of each element in one message."""
     values = netlink.attributes(payload, _GENMSG.size)
     for _, element in netlink.attribute_list(values.get(_LIST_ELEMENTS, b"")):
         parts = netlink.attributes(element)
-        key = netlink.attributes(parts.get(_ELEMENT_KEY, b"")).get(_DATA_VALUE, b"")
-        data = netlink.attributes(parts.get(_ELEMENT_DATA, b"")).get(_DATA_VALUE, b"")
-        yield key, data, _count(parts.get(_ELEMENT_EXPRESSION))
+        ends = (parts.get(_ELEMENT_KEY, b""), parts.get(_ELEMENT_KEY_END, b""))
+        yield b"".join(netlink.attributes(end).get(_DATA_VALUE, b"") for end in ends), parts
+
+
+def _verdict(parts: netlink.Attributes) -> bytes:
+    """As a command says it."""
+    code = int.from_bytes(parts.get(_VERDICT_CODE, b""), "big", signed=True)
+    chain = netlink.word(parts.get(_VERDICT_CHAIN)).encode("ascii")
+    return _VERDICTS.get(code, b"verdict %d " % code) + chain
 
 
 def _count(expression: bytes | None) -> Count | None:

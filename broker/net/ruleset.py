@@ -2,7 +2,7 @@
 
 A `Content` is what the kernel's sets must hold, exactly; commands are differences of contents,
 revocations first; `encoded` is a content as the kernel itself stores it, to compare with what is
-read back.
+read back. The sets and chains of filter profiles come and go with the profiles in use.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ import struct
 from itertools import chain
 from typing import TYPE_CHECKING, Final, cast
 
+import msgspec
+
+from broker.net.filters.compile import Group
+from broker.net.filters.kinds import TYPES
+from broker.net.filters.programs import NO_FILTERS, Filters
 from broker.net.model import Port, Target, check_pairs, interface_name
 from broker.net.tables import (
     ARP,
@@ -18,26 +23,50 @@ from broker.net.tables import (
     FAMILIES,
     INET,
     MARK_BASE,
+    MAX_PORTS,
     SETS,
     SetSpec,
     skeleton,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-Value = int | str | tuple[int, int] | tuple[int, str]
-"""A key: an index, a bridge's name, a pair of classes, an index with a MAC."""
-Elements = dict[Value, int | None]
-"""Keys, and the number that a map's key maps to, as it stands in the mark or the priority."""
+    from broker.net.filters.programs import Vif
+
+Combination = tuple[tuple[int, int], ...]
+Value = int | str | tuple[int, int] | tuple[int, str] | tuple[int, Combination]
+"""A key: an index, a bridge's name, a pair of classes, an index with a MAC or with the values of
+variables, each from its lowest to its highest."""
+
+
+class Until(msgspec.Struct, frozen=True):
+    """A variable's value was learned, and ends at this time (`time.monotonic`)."""
+
+    at: float
+
+
+Data = int | str | Until | None
+Elements = dict[Value, Data]
+"""Keys, and what they map to: a number as it stands in the mark or the priority, or a verdict."""
 Content = dict[tuple[str, str], Elements]
 """By table and set."""
+Addresses = dict[int, float]
+"""IPv4 addresses that were learned for a port, and when each lease ends."""
 
 _U32: Final = struct.Struct("=I")
 
 
-def port_content(port: Port, uplinks: Iterable[Port] = ()) -> Content:
-    """The elements of one port; `uplinks` are those of its bridge, which must not send as it."""
+def port_content(
+    port: Port,
+    uplinks: Iterable[Port] = (),
+    vif: Vif | None = None,
+    learned: Addresses | None = None,
+) -> Content:
+    """The elements of one port; `uplinks` are those of its bridge, which must not send as it.
+
+    `vif` is what its filter came to, None if it has none.
+    """
     index: Elements = {port.index: None}
     number: Elements = {port.index: MARK_BASE | port.number}
     label: Elements = {port.index: port.label}
@@ -51,6 +80,8 @@ def port_content(port: Port, uplinks: Iterable[Port] = ()) -> Content:
     }
     if port.host:
         content[table, "host"] = index
+    if table == BRIDGE:
+        content |= _filter_content(port, vif, learned or {})
     if table == INET:
         content[ARP, "ports"] = index
         return content
@@ -60,8 +91,30 @@ def port_content(port: Port, uplinks: Iterable[Port] = ()) -> Content:
     return content
 
 
-def content_of(target: Target) -> Content:
+def _filter_content(port: Port, vif: Vif | None, learned: Addresses) -> Content:
+    """Verdicts for both directions: without them nothing passes; and variables' values."""
+    content: Content = {
+        (BRIDGE, "to_guest"): {port.index: "accept" if vif is None else vif.verdicts["to-guest"]}
+    }
+    if not port.uplink:
+        verdict = "accept" if vif is None else vif.verdicts["from-guest"]
+        content[BRIDGE, "from_guest"] = {port.index: verdict}
+    if vif is not None:
+        for group, keys in vif.elements(learned).items():
+            content[BRIDGE, group.name] = {
+                (port.index, key): None if end is None else Until(end) for key, end in keys.items()
+            }
+    return content
+
+
+def content_of(
+    target: Target,
+    vif_of: Callable[[Port], Vif | None] | None = None,
+    leases: Mapping[int, Addresses] | None = None,
+) -> Content:
     """Everything the sets must hold. Pairs go to `xpb_inet` only if a port is routed.
+
+    `vif_of` tells what a port's filter came to; needed if a port has any.
 
     Raises:
         InvalidError: a bridge's name or a pair is not one.
@@ -74,7 +127,9 @@ def content_of(target: Target) -> Content:
             beside.setdefault(port.bridge, []).append(port)
     uplinks = {name: [p for p in ports if p.uplink] for name, ports in beside.items()}
     for port in target.ports.values():
-        for place, elements in port_content(port, uplinks.get(port.bridge or "", ())).items():
+        vif = None if vif_of is None else vif_of(port)
+        beside_it, learned = uplinks.get(port.bridge or "", ()), (leases or {}).get(port.index)
+        for place, elements in port_content(port, beside_it, vif, learned).items():
             content.setdefault(place, {}).update(elements)
     check_pairs(target.pairs)
     content[BRIDGE, "pairs"] = dict.fromkeys(target.pairs)
@@ -88,53 +143,144 @@ def routed(target: Target) -> bool:
     return any(port.bridge is None for port in target.ports.values())
 
 
-def difference(old: Content, new: Content) -> list[str]:
+def difference(old: Content, new: Content, now: float = 0.0) -> list[str]:
     """Commands from `old` to `new`: what goes first, then what comes."""
-    gone: list[str] = []
-    come: list[str] = []
-    for table, specs in SETS.items():
-        for spec in specs:
-            before = old.get((table, spec.name), {})
-            after = new.get((table, spec.name), {})
-            if before is after or before == after:
-                continue
-            lost = [key for key, data in before.items() if key not in after or after[key] != data]
-            won = {
-                key: data for key, data in after.items() if key not in before or before[key] != data
-            }
-            if spec.key == "pair" and len(lost) > len(after):
-                # A revocation of thousands takes a tenth of the time if what stays is written anew.
-                gone.append(f"flush set {FAMILIES[table]} {table} {spec.name}")
-                lost, won = [], after
-            if lost:
-                gone.append(_elements("delete", table, spec, dict.fromkeys(lost)))
-            if won:
-                come.append(_elements("add", table, spec, won))
+    gone, come = differences(old, new, now)
     return gone + come
 
 
-def whole(new: Content, *, knows_bridge: bool) -> list[str]:
+def differences(old: Content, new: Content, now: float) -> tuple[list[str], list[str]]:
+    """What goes, and what comes; `now` is by the clock of leases' ends."""
+    gone: list[str] = []
+    come: list[str] = []
+    for table, spec in specs({*old, *new}):
+        before = old.get((table, spec.name), {})
+        after = new.get((table, spec.name), {})
+        if before is after or before == after:
+            continue
+        lost = [key for key, data in before.items() if key not in after or after[key] != data]
+        won = {key: data for key, data in after.items() if key not in before or before[key] != data}
+        if spec.key == "pair" and len(lost) > len(after):
+            # A revocation of thousands takes a tenth of the time if what stays is written anew.
+            gone.append(f"flush set {FAMILIES[table]} {table} {spec.name}")
+            lost, won = [], after
+        # An element with an end may have gone by itself: adding it makes its removal harmless.
+        going = {key: None for key in lost if isinstance(before[key], Until)}
+        if going:
+            gone.append(_elements("add", table, spec, going, now))
+        if lost:
+            gone.append(_elements("delete", table, spec, dict.fromkeys(lost), now))
+        if won:
+            come.append(_elements("add", table, spec, won, now))
+    return gone, come
+
+
+def specs(places: Iterable[tuple[str, str]]) -> list[tuple[str, SetSpec]]:
+    """The table and the description of each of these sets, in a lasting order."""
+    wanted = set(places)
+    fixed = [
+        (table, spec)
+        for table, specs_here in SETS.items()
+        for spec in specs_here
+        if (table, spec.name) in wanted
+    ]
+    known = {(table, spec.name) for table, spec in fixed}
+    return fixed + [(table, group_spec(name)) for table, name in sorted(wanted - known)]
+
+
+def group_spec(name: str) -> SetSpec:
+    """The description of a set of variables' values, by its name."""
+    return SetSpec(name, Group.named(name).typed, "group")
+
+
+def whole(
+    new: Content,
+    *,
+    knows_bridge: bool,
+    filters: Filters = NO_FILTERS,
+    there: Iterable[str] = (),
+    now: float = 0.0,
+) -> list[str]:
     """Commands that make the tables if need be, and make them hold `new` and nothing else.
 
-    One transaction of them is right whatever was there before: also nothing.
+    One transaction of them is right whatever was there before: also nothing. `there` are the names
+    of the chains and sets of filters that are there: those that `filters` has not are deleted.
     """
     commands = skeleton(knows_bridge=knows_bridge)
-    for table, specs in SETS.items():
-        for spec in specs:
+    for table, fixed in SETS.items():
+        for spec in fixed:
             kind = "map" if spec.data else "set"
             commands.append(f"flush {kind} {FAMILIES[table]} {table} {spec.name}")
-            elements = new.get((table, spec.name))
-            if elements:
-                commands.append(_elements("add", table, spec, elements))
+    known = filters.names()
+    stale = sorted(name for name in there if name not in known)
+    commands += make_filters(NO_FILTERS, filters)
+    commands += [f"flush chain {_BRIDGE} {name}" for name in stale if is_chain(name)]
+    commands += [f"flush set {_BRIDGE} {name}" for name in sorted(known) if not is_chain(name)]
+    commands += fill_filters(NO_FILTERS, filters)
+    commands += delete_filters(stale)
+    for table, spec in specs(new):
+        elements = new[table, spec.name]
+        if elements:
+            commands.append(_elements("add", table, spec, elements, now))
     return commands
 
 
-def _elements(verb: str, table: str, spec: SetSpec, elements: Mapping[Value, int | None]) -> str:
+_BRIDGE: Final = f"{FAMILIES[BRIDGE]} {BRIDGE}"
+
+
+def is_chain(name: str) -> bool:
+    """Whether a name of the filters' is a chain's, and not a set's."""
+    return name.startswith(("c/", "f/"))
+
+
+def is_filters(name: str) -> bool:
+    """Whether a chain or set of this name is the filters'."""
+    return name.startswith(("c/", "f/", "m/", "n/", "r/", "v/"))
+
+
+def make_filters(old: Filters, new: Filters) -> list[str]:
+    """Commands for sets and chains that are to be there before anything refers to them."""
+    if new is old:
+        return []
+    there = old.names()
+    commands = []
+    for group in sorted(new.groups - old.groups, key=lambda it: it.name):
+        flags = "interval" if group.spans else "timeout"
+        commands.append(f"add set {_BRIDGE} {group.name} {{ {group.typed}; flags {flags}; }}")
+    meter = f"type iface_index; size {MAX_PORTS}; flags dynamic, timeout; timeout 1h;"
+    commands += [f"add set {_BRIDGE} {it} {{ {meter} }}" for it in sorted(new.meters - old.meters)]
+    return commands + [f"add chain {_BRIDGE} {it}" for it in new.chains if it not in there]
+
+
+def fill_filters(old: Filters, new: Filters) -> list[str]:
+    """Commands that give chains their rules, where those are others; chains to go are emptied."""
+    if new is old:
+        return []
+    before, after = old.chains, new.chains
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [f"flush chain {_BRIDGE} {name}" for name in changed] + [
+        f"add rule {_BRIDGE} {name} {line.text}" for name in changed for line in after.get(name, ())
+    ]
+
+
+def delete_filters(names: Iterable[str]) -> list[str]:
+    """Commands for chains and sets that nothing refers to any more."""
+    listed = sorted(names, key=lambda name: (not is_chain(name), name))
+    return [f"delete {'chain' if is_chain(it) else 'set'} {_BRIDGE} {it}" for it in listed]
+
+
+def _elements(
+    verb: str,
+    table: str,
+    spec: SetSpec,
+    elements: Mapping[Value, Data],
+    now: float,
+) -> str:
     if spec.key == "pair":
         listed = _pairs_text(cast("Mapping[tuple[int, int], None]", elements))
     else:
         listed = ", ".join(
-            _key_text(key) + ("" if data is None else f" : {_data_text(spec, data)}")
+            _key_text(key) + ("" if data is None else _data_text(spec, data, now))
             for key, data in elements.items()
         )
     return f"{verb} element {FAMILIES[table]} {table} {spec.name} {{ {listed} }}"
@@ -145,7 +291,14 @@ def _key_text(key: Value) -> str:
         return str(key)
     if isinstance(key, str):
         return f'"{key}"'
-    return f"{key[0]} . {key[1]}"
+    first, second = key
+    if isinstance(second, tuple):
+        return " . ".join([str(first), *(_span_text(low, high) for low, high in second)])
+    return f"{first} . {second}"
+
+
+def _span_text(low: int, high: int) -> str:
+    return f"{low:#x}" if low == high else f"{low:#x}-{high:#x}"
 
 
 def _pairs_text(pairs: Mapping[tuple[int, int], None]) -> str:
@@ -156,8 +309,12 @@ def _pairs_text(pairs: Mapping[tuple[int, int], None]) -> str:
     return ", ".join([marks[one] + priorities[other] for one, other in pairs])
 
 
-def _data_text(spec: SetSpec, number: int) -> str:
-    return f"{number:#x}" if spec.data == "mark" else _classid(number)
+def _data_text(spec: SetSpec, data: int | str | Until, now: float) -> str:
+    if isinstance(data, str):
+        return f" : {data}"
+    if isinstance(data, Until):
+        return f" timeout {max(1, int((data.at - now) * 1000))}ms"
+    return f" : {data:#x}" if spec.data == "mark" else f" : {_classid(data)}"
 
 
 def _classid(number: int) -> str:
@@ -172,9 +329,51 @@ def encoded(content: Content, table: str, spec: SetSpec) -> dict[bytes, bytes]:
         pairs = cast("Mapping[tuple[int, int], None]", elements)
         part = {n: _U32.pack(MARK_BASE | n) for n in set(chain.from_iterable(pairs))}
         return dict.fromkeys([part[one] + part[other] for one, other in pairs], b"")
+    if spec.key == "group":
+        group = Group.named(spec.name)
+        return {encoded_group(group, cast("tuple[int, Combination]", key)): b"" for key in elements}
+    return {key_bytes(spec, key): _data_bytes(data) for key, data in elements.items()}
+
+
+def ending(content: Content, table: str, spec: SetSpec) -> dict[bytes, float]:
+    """Those of the set's elements that go by themselves, and when."""
     return {
-        encoded_key(key): b"" if data is None else _U32.pack(data) for key, data in elements.items()
+        key_bytes(spec, key): end.at
+        for key, end in content.get((table, spec.name), {}).items()
+        if isinstance(end, Until)
     }
+
+
+def _data_bytes(data: Data) -> bytes:
+    if isinstance(data, str):
+        return data.encode("ascii")
+    return _U32.pack(data) if isinstance(data, int) else b""
+
+
+def key_bytes(spec: SetSpec, key: Value) -> bytes:
+    """One key as the kernel stores it."""
+    if spec.key == "group":
+        return encoded_group(Group.named(spec.name), cast("tuple[int, Combination]", key))
+    return encoded_key(key)
+
+
+def encoded_group(group: Group, key: tuple[int, Combination]) -> bytes:
+    """A port with values: each padded to four bytes; where there may be ranges, the ends follow.
+
+    In a set of ranges the kernel has the index big-endian.
+    """
+    index, values = key
+    sizes = [TYPES[kind][1] for _, kind in group.parts]
+    head = index.to_bytes(4, "big") if group.spans else _U32.pack(index)
+    low, high = (
+        head
+        + b"".join(
+            value[end].to_bytes(size, "big").ljust((size + 3) & ~3, b"\0")
+            for value, size in zip(values, sizes, strict=True)
+        )
+        for end in (0, 1)
+    )
+    return low + high if group.spans else low
 
 
 def encoded_key(key: Value) -> bytes:
@@ -186,4 +385,6 @@ def encoded_key(key: Value) -> bytes:
     first, second = key
     if isinstance(second, str):
         return _U32.pack(first) + bytes.fromhex(second.replace(":", "")).ljust(8, b"\0")
-    return _U32.pack(MARK_BASE | first) + _U32.pack(MARK_BASE | second)
+    if isinstance(second, int):
+        return _U32.pack(MARK_BASE | first) + _U32.pack(MARK_BASE | second)
+    raise TypeError(f"not a key of a set of labels: {key!r}")

@@ -15,6 +15,9 @@ The form, and why each part of it is as it is:
 - The mark stays on a packet that came in from a port and dom0 routes: where it leaves by another
   governed port, `output` checks the pair it really is, and not dom0 with the receiver.
 - Every base chain's policy is drop: a half-made or flushed chain is closed.
+- What a guest's port sends, and what may reach it, goes through its filter (`from_guest`,
+  `to_guest`: a verdict for each port, `accept` or a chain of broker/net/filters) in the look-up
+  that finds the port governed: a port without a verdict passes nothing.
 - A drop is counted by pair of labels (bounded), sampled at a bounded rate to nflog, dropped. The
   labels' own numbers (`label_ids`) are looked up for that alone: no packet that passes pays for it.
 
@@ -27,6 +30,8 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import msgspec
+
+from broker.net.filters.kinds import CHAINS as KINDS_TOLD
 
 BRIDGE: Final = "xpb_bridge"
 INET: Final = "xpb_inet"
@@ -45,7 +50,7 @@ MAX_PORTS: Final = 16384
 MAX_DROP_PAIRS: Final = 4096
 """Pairs of labels whose drops are counted apart; those beyond share the total."""
 
-Key = Literal["index", "pair", "index_mac", "name"]
+Key = Literal["index", "pair", "index_mac", "name", "group"]
 
 
 class SetSpec(msgspec.Struct, frozen=True):
@@ -54,7 +59,7 @@ class SetSpec(msgspec.Struct, frozen=True):
     name: str
     typed: str
     key: Key
-    data: Literal["mark", "priority", ""] = ""
+    data: Literal["mark", "priority", "verdict", ""] = ""
 
 
 _PORTS: Final = SetSpec("ports", "type iface_index", "index")
@@ -73,6 +78,8 @@ SETS: Final[dict[str, tuple[SetSpec, ...]]] = {
         *_COMMON,
         SetSpec("uplinks", "type iface_index", "index"),
         SetSpec("local_macs", "typeof iif . ether saddr", "index_mac"),
+        SetSpec("from_guest", "type iface_index : verdict", "index", "verdict"),
+        SetSpec("to_guest", "type iface_index : verdict", "index", "verdict"),
     ),
     INET: _COMMON,
     ARP: (_PORTS,),
@@ -82,9 +89,11 @@ _TAGGED: Final = f"meta mark & 0xffff0000 == {MARK_BASE:#x}"
 _RESET: Final = "meta mark set 0 meta priority set none"
 _MARK_SENDER: Final = "meta mark set iif map @sender"
 _TO_RECEIVER: Final = "meta priority set oif map @receiver"
-_IS_PAIR: Final = "meta mark . meta priority @pairs meta priority set none accept"
+_PAIRED: Final = "meta mark . meta priority @pairs meta priority set none"
 """The priority goes back to none, lest a class choose a queue; the mark stays (see above)."""
-_ACCEPT_PAIR: Final = f"{_MARK_SENDER} {_TO_RECEIVER} {_IS_PAIR}"
+_IS_PAIR: Final = f"{_PAIRED} accept"
+_FILTERED: Final = "oif vmap @to_guest"
+_PASS_PAIR: Final = f"{_MARK_SENDER} {_TO_RECEIVER} {_PAIRED} {_FILTERED}"
 """One rule: a look-up that misses ends it, so what is compared was always just set."""
 _SENDER_LABEL: Final = "meta mark set iif map @sender_label"
 _RECEIVER_LABEL: Final = "meta priority set oif map @receiver_label"
@@ -119,7 +128,7 @@ def _governed(meta: str, port: str, chain: str, *, knows_bridge: bool) -> tuple[
 
 
 def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
-    pass_pair = (_ACCEPT_PAIR, *_WHO)
+    pass_pair = (_PASS_PAIR, *_WHO)
     either = _governed("ibrname", "iif", "pass_pair", knows_bridge=True)
     other = ("accept",) if knows_bridge else ()
     through = (*either, "oif @ports goto pass_pair", "accept")
@@ -127,7 +136,8 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
     return {
         "prerouting": (
             # Guests first: they are many. An uplink may be one only after its sources.
-            "iif @ports accept",
+            "iif vmap @from_guest",
+            "iif @ports goto refuse_sender",
             "iif . ether saddr @local_macs goto refuse_sender",
             "iif @uplinks accept",
             # A port without a class may not even teach the bridge where a MAC is.
@@ -138,10 +148,13 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
         "output": (*_governed("obrname", "oif", "from_host", knows_bridge=knows_bridge), *other),
         "pass_pair": pass_pair,
         "to_host": (_MARK_SENDER, "iif @host accept", *_TO_DOM0),
-        "from_host": (f"{_TAGGED} goto relayed", "oif @host accept", *_FROM_DOM0),
-        "relayed": (f"{_TO_RECEIVER} {_IS_PAIR}", *_RELAYED),
+        "from_host": (f"{_TAGGED} goto relayed", f"oif @host {_FILTERED}", *_FROM_DOM0),
+        "relayed": (f"{_TO_RECEIVER} {_PAIRED} {_FILTERED}", *_RELAYED),
         "refuse_sender": _WHO,
         "refuse": _REFUSE,
+        # What a port's filter refuses: counted by the rule that did.
+        "filtered": (_SAMPLE, "drop"),
+        **KINDS_TOLD,
     }
 
 

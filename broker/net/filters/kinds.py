@@ -1,0 +1,317 @@
+"""Kinds of frames: told apart once for each frame, so that rules know what they can read.
+
+In a frame of one kind every field of the language (`broker.filters.fields`) is there at a known
+place, or absent, or unreadable. A profile is compiled once for each kind; what is left of its rules
+there are positive comparisons of bytes that are known to exist. So a header that is short, cut or
+fragmented never gets past a rule by failing to match: it makes the frame one of another kind, in
+which the rule is compiled to what the language says of unreadable fields (`broker.filters.frame`).
+
+The chain `kind` puts the number of a frame's kind into its mark, and returns. It relies on what the
+kernel validates before it shows an upper protocol (`nft_set_pktinfo_ipv4_validate`,
+`ipv6_find_hdr`), and checks itself what that leaves open: `@th` is readable in IPv4's later
+fragments too, and would show whatever bytes are there. Ethertypes are read at the link layer,
+where tags that the card or the veth stripped are still seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from broker.filters.fields import (
+    ETHER_ARP,
+    ETHER_IPV4,
+    ETHER_IPV6,
+    FIELDS,
+    ICMP,
+    ICMPV6,
+    NO_LLADDR,
+    TCP,
+    UDP,
+)
+from broker.filters.frame import ABSENT, UNREADABLE, Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Bytes(msgspec.Struct, frozen=True):
+    """A field at a known place: nft's expression for it, its bits, and nft's type of it."""
+
+    text: str
+    bits: int
+    type: str
+
+
+class Words(msgspec.Struct, frozen=True):
+    """A field that is one of a few numbers: the condition that it is each of them."""
+
+    conditions: Mapping[int, str]
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A field that has one value in all frames of the kind."""
+
+    value: int
+
+
+Reading = Bytes | Words | Known | Missing
+
+_I8, _I12, _I16, _I32, _I48, _I128, _PORT, _L4 = (
+    "i8", "i12", "i16", "i32", "i48", "i128", "port", "l4",
+)  # fmt: skip
+TYPES: Final[dict[str, tuple[str, int]]] = {
+    _I8: ("@nh,72,8", 1),
+    _I12: ("@ll,116,12", 2),
+    _I16: ("@ll,96,16", 2),
+    _I32: ("@nh,96,32", 4),
+    _I48: ("@ll,48,48", 6),
+    _I128: ("@nh,64,128", 16),
+    _PORT: ("@th,0,16", 2),
+    _L4: ("meta l4proto", 1),
+}
+"""Types of nft's that a field's bytes can have: an expression of the type, and its bytes."""
+
+
+def _at(base: str, byte: int, kind: str, bits: int | None = None) -> Bytes:
+    size = TYPES[kind][1] * 8 if bits is None else bits
+    return Bytes(f"@{base},{byte * 8 + (TYPES[kind][1] * 8 - size)},{size}", size, kind)
+
+
+_L4PROTO: Final = Bytes("meta l4proto", 8, _L4)
+_FRAGMENT6: Final = "@nh,48,8 44"
+_OFFSET6: Final = "@nh,336,16 & 0xfff8"
+_PLACES: Final[dict[str, Bytes | Words]] = {
+    "ether.dst": _at("ll", 0, _I48),
+    "ether.src": _at("ll", 6, _I48),
+    "ether.type": _at("ll", 12, _I16),
+    "vlan.id": _at("ll", 14, _I12, 12),
+    "vlan.type": _at("ll", 16, _I16),
+    "arp.op": _at("nh", 6, _I16),
+    "arp.sha": _at("nh", 8, _I48),
+    "arp.spa": _at("nh", 14, _I32),
+    "arp.tha": _at("nh", 18, _I48),
+    "arp.tpa": _at("nh", 24, _I32),
+    "ip.saddr": _at("nh", 12, _I32),
+    "ip.daddr": _at("nh", 16, _I32),
+    "ip.protocol": _L4PROTO,
+    "ip.fragment": Words({0: "@nh,50,14 0", 1: "@nh,50,14 0x2000", 2: "@nh,51,13 != 0"}),
+    "ip6.saddr": _at("nh", 8, _I128),
+    "ip6.daddr": _at("nh", 24, _I128),
+    "ip6.nexthdr": _at("nh", 6, _I8),
+    "ip6.protocol": _L4PROTO,
+    "ip6.fragment": Words(
+        {
+            0: "@nh,48,8 != 44",
+            1: f"{_FRAGMENT6} {_OFFSET6} == 0",
+            2: f"{_FRAGMENT6} {_OFFSET6} != 0",
+        }
+    ),
+    "ip6.hoplimit": _at("nh", 7, _I8),
+    "icmp.type": _at("th", 0, _I8),
+    "icmp.code": _at("th", 1, _I8),
+    "icmpv6.type": _at("th", 0, _I8),
+    "icmpv6.code": _at("th", 1, _I8),
+    "nd.target": _at("th", 8, _I128),
+    "nd.lladdr": _at("th", 26, _I48),
+    "tcp.sport": _at("th", 0, _PORT),
+    "tcp.dport": _at("th", 2, _PORT),
+    "udp.sport": _at("th", 0, _PORT),
+    "udp.dport": _at("th", 2, _PORT),
+    "dhcp.op": _at("th", 8, _I8),
+    "dhcp.chaddr": _at("th", 36, _I48),
+    "dhcpv6.type": _at("th", 8, _I8),
+}
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One kind: its number in the mark, and how each field is read; absent are those not here."""
+
+    name: str
+    number: int
+    readings: Mapping[str, Reading]
+
+
+def _fields(*headers: str) -> list[str]:
+    return [name for name, field in FIELDS.items() if field.header in headers]
+
+
+_EARLY: Final = _at("th", 10, _I48)
+"""`nd.lladdr` of router solicitations, whose one option begins 16 bytes earlier."""
+_LATE: Final = _PLACES["nd.lladdr"]
+_NONE: Final = Known(NO_LLADDR)
+_BEHIND_TAG: Final = "arp ip ip6 icmp icmpv6 nd tcp udp dhcp dhcpv6"
+_TABLE: Final[tuple[tuple[str, str, str, Reading | None], ...]] = (
+    # Its name, headers that can be read, that cannot (absent are the others), and `nd.lladdr`.
+    ("other", "", "", None),
+    ("tag", "vlan", _BEHIND_TAG, None),
+    ("tag-bad", "", f"vlan {_BEHIND_TAG}", None),
+    ("arp", "arp", "", None),
+    ("arp-bad", "", "arp", None),
+    ("ip4-bad", "", "ip icmp tcp udp dhcp", None),
+    ("ip4", "ip", "", None),
+    ("ip4-icmp", "ip icmp", "", None),
+    ("ip4-icmp-bad", "ip", "icmp", None),
+    ("ip4-tcp", "ip tcp", "", None),
+    ("ip4-tcp-bad", "ip", "tcp", None),
+    ("ip4-udp", "ip udp", "", None),
+    ("ip4-udp-bad", "ip", "udp dhcp", None),
+    ("ip4-dhcp", "ip udp dhcp", "", None),
+    ("ip4-dhcp-bad", "ip udp", "dhcp", None),
+    ("ip6-bad", "", "ip6 icmpv6 nd tcp udp dhcpv6", None),
+    ("ip6", "ip6", "", None),
+    ("ip6-tcp", "ip6 tcp", "", None),
+    ("ip6-tcp-bad", "ip6", "tcp", None),
+    ("ip6-udp", "ip6 udp", "", None),
+    ("ip6-udp-bad", "ip6", "udp dhcpv6", None),
+    ("ip6-dhcp", "ip6 udp dhcpv6", "", None),
+    ("ip6-dhcp-bad", "ip6 udp", "dhcpv6", None),
+    ("ip6-icmp", "ip6 icmpv6", "", None),
+    ("ip6-icmp-bad", "ip6", "icmpv6 nd", None),
+    # Router solicitations have no target; `nd` are neighbour solicitations and advertisements.
+    ("ip6-rs-none", "ip6 icmpv6", "", _NONE),
+    ("ip6-rs-mac", "ip6 icmpv6", "", _EARLY),
+    ("ip6-rs-bad", "ip6 icmpv6", "", UNREADABLE),
+    ("ip6-nd-none", "ip6 icmpv6 nd", "", _NONE),
+    ("ip6-nd-mac", "ip6 icmpv6 nd", "", _LATE),
+    ("ip6-nd-bad", "ip6 icmpv6 nd", "", UNREADABLE),
+    ("ip6-nd-short", "ip6 icmpv6", "nd", UNREADABLE),
+    ("ip6-redirect", "ip6 icmpv6 nd", "", ABSENT),
+    ("ip6-redirect-short", "ip6 icmpv6", "nd", ABSENT),
+)
+_ETHERTYPES: Final = {"arp": ETHER_ARP, "ip4": ETHER_IPV4, "ip6": ETHER_IPV6}
+_ICMP6: Final = frozenset({"icmp", "rs", "nd", "redirect"})
+_UPPER: Final = {"tcp": TCP, "udp": UDP, "dhcp": UDP}
+
+
+def _kind(number: int, row: tuple[str, str, str, Reading | None]) -> Kind:
+    name, there, unreadable, address = row
+    readings: dict[str, Reading] = {it: _PLACES[it] for it in _fields("ether", *there.split())}
+    readings |= dict.fromkeys(_fields(*unreadable.split()), UNREADABLE)
+    first, _, rest = name.partition("-")
+    upper = rest.partition("-")[0]
+    if first in _ETHERTYPES:
+        readings["ether.type"] = Known(_ETHERTYPES[first])
+    if first == "ip4" and upper in {*_UPPER, "icmp"}:
+        readings["ip.protocol"] = Known(_UPPER.get(upper, ICMP))
+    if first == "ip6" and upper in {*_UPPER, *_ICMP6}:
+        readings["ip6.protocol"] = Known(_UPPER.get(upper, ICMPV6))
+    if address is not None:
+        readings["nd.lladdr"] = address
+    return Kind(name, number, readings)
+
+
+KINDS: Final = {row[0]: _kind(number, row) for number, row in enumerate(_TABLE, 1)}
+"""By name."""
+
+
+def _there(byte: int) -> str:
+    """That the upper header's byte of this number can be read, whatever it is."""
+    return f"@th,{byte * 8},8 & 0x0 == 0x0"
+
+
+def _set(name: str) -> str:
+    return f"meta mark set {KINDS[name].number}"
+
+
+_WHOLE4: Final = "@nh,51,13 0"
+"""Not a later fragment."""
+_LATER6: Final = f"{_FRAGMENT6} {_OFFSET6} != 0 return"
+
+
+def _upper(prefix: str, name: str, last: int, later: str, *more: str) -> tuple[str, ...]:
+    """An upper header is there as a whole, or it is unreadable."""
+    whole = [] if prefix == "ip6" else [_WHOLE4]
+    return (
+        _set(f"{prefix}-{name}-bad"),
+        *([later] if later else []),
+        " ".join([*whole, _there(last), _set(f"{prefix}-{name}")]),
+        *more,
+    )
+
+
+def _unless(name: str) -> str:
+    return f"meta mark != {KINDS[name].number} return"
+
+
+_LENGTH6: Final = "@nh,48,8 58 @nh,32,16"
+"""ICMPv6 right after the fixed header, and the payload length of the packet."""
+_EXTENSIONS: Final = "0, 43, 44, 60"
+CHAINS: Final[dict[str, tuple[str, ...]]] = {
+    "kind": (
+        (
+            "@ll,96,16 vmap { 0x0800 : goto kind4, 0x86dd : goto kind6, 0x0806 : goto kind_arp, "
+            "0x8100 : goto kind_tag, 0x88a8 : goto kind_tag }"
+        ),
+        _set("other"),
+    ),
+    "kind_tag": (_set("tag-bad"), f"@ll,136,8 & 0x0 == 0x0 {_set('tag')}"),
+    "kind_arp": (
+        _set("arp-bad"),
+        f"@nh,0,48 0x000108000604 @nh,216,8 & 0x0 == 0x0 {_set('arp')}",
+    ),
+    "kind4": (
+        _set("ip4-bad"),
+        "meta l4proto vmap { 6 : goto kind4_tcp, 17 : goto kind4_udp, 1 : goto kind4_icmp }",
+        # Read at all, it is none of those.
+        f"meta l4proto != 6 {_set('ip4')}",
+    ),
+    "kind4_tcp": _upper("ip4", "tcp", 19, ""),
+    "kind4_icmp": _upper("ip4", "icmp", 7, ""),
+    "kind4_udp": _upper(
+        "ip4", "udp", 7, "", _unless("ip4-udp"),
+        "@th,0,16 67-68 goto kind4_dhcp", "@th,16,16 67-68 goto kind4_dhcp",
+    ),
+    "kind4_dhcp": (
+        _set("ip4-dhcp-bad"),
+        f"@th,72,16 0x0106 {_there(243)} {_set('ip4-dhcp')}",
+    ),
+    "kind6": (
+        _set("ip6-bad"),
+        f"@nh,48,8 {{ {_EXTENSIONS} }} goto kind6_extended",
+        "goto kind6_upper",
+    ),
+    "kind6_upper": (
+        "meta l4proto vmap { 6 : goto kind6_tcp, 17 : goto kind6_udp, 58 : goto kind6_icmp }",
+        f"meta l4proto != 6 {_set('ip6')}",
+    ),
+    "kind6_extended": (
+        f"{_FRAGMENT6} @nh,320,8 != {{ {_EXTENSIONS}, 51 }} goto kind6_upper",
+        # A fragment header anywhere but first, or before another extension: nobody reads on. AH,
+        # where nftables stops, hides one.
+        "@nh,48,8 != 44 meta l4proto != 51 exthdr frag missing goto kind6_upper",
+    ),
+    "kind6_tcp": _upper("ip6", "tcp", 19, _LATER6),
+    "kind6_udp": _upper(
+        "ip6", "udp", 7, _LATER6, _unless("ip6-udp"),
+        "@th,0,16 546-547 goto kind6_dhcp", "@th,16,16 546-547 goto kind6_dhcp",
+    ),
+    "kind6_dhcp": (_set("ip6-dhcp-bad"), f"{_there(8)} {_set('ip6-dhcp')}"),
+    "kind6_icmp": _upper(
+        "ip6", "icmp", 7, _LATER6, _unless("ip6-icmp"),
+        (
+            "@th,0,8 vmap { 133 : goto kind6_rs, 135 : goto kind6_nd, 136 : goto kind6_nd, "
+            "137 : goto kind6_redirect }"
+        ),
+    ),
+    "kind6_rs": (
+        _set("ip6-rs-bad"),
+        f"{_LENGTH6} 8 {_set('ip6-rs-none')}",
+        f"{_LENGTH6} 16 @th,64,16 0x0e01 {_set('ip6-rs-none')}",
+        f"{_LENGTH6} 16 @th,64,16 0x0101 {_set('ip6-rs-mac')}",
+    ),
+    "kind6_nd": (
+        _set("ip6-nd-short"),
+        f"{_there(23)} {_set('ip6-nd-bad')}",
+        f"{_LENGTH6} 24 {_set('ip6-nd-none')}",
+        f"{_LENGTH6} 32 @th,192,16 0x0e01 {_set('ip6-nd-none')}",
+        f"{_LENGTH6} 32 @th,0,8 135 @th,192,16 0x0101 {_set('ip6-nd-mac')}",
+        f"{_LENGTH6} 32 @th,0,8 136 @th,192,16 0x0201 {_set('ip6-nd-mac')}",
+    ),
+    "kind6_redirect": (
+        _set("ip6-redirect-short"),
+        f"{_there(23)} {_set('ip6-redirect')}",
+    ),
+}  # fmt: skip
+"""The chains that tell kinds; constant, made with the tables."""
