@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from _pytest.runner import runtestprotocol
@@ -43,7 +44,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             session.testsfailed += 1
             return True
         taken[item] = time.monotonic() - began
-    kills = dict.fromkeys(items, 0)
+    kills: Counter[tuple[pytest.Item, str]] = Counter()
     survivors = []
     knows_bridge = probe(Libnftables()).knows_bridge
     chosen = [
@@ -53,14 +54,20 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     ]
     print(f"\n{len(chosen)} mutants, {len(taken)} tests; bridges told apart: {knows_bridge}")
     for mutant in chosen:
-        # Those that have noticed much for their time go first.
-        order = sorted(items, key=lambda it: (kills[it] + 1) / taken[it], reverse=True)
+        # Those that have noticed much for their time go first, above all in the same chain.
+        order = sorted(
+            items,
+            key=lambda it, chain=mutant.chain: (
+                (1 + kills[it, ""] + 10 * kills[it, chain]) / taken[it]
+            ),
+            reverse=True,
+        )
         killer = _noticed(mutant, order)
         if killer is None or _fails(killer):  # one that fails without it too has noticed nothing
             survivors.append(mutant)
             print(f"SURVIVED | {mutant.name}", flush=True)
         else:
-            kills[killer] += 1
+            kills.update([(killer, ""), (killer, mutant.chain)])
             print(f"noticed  | {mutant.name} | {killer.name}", flush=True)
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants noticed")
     session.testsfailed += len(survivors)
