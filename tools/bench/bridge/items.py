@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tools.bench.bridge.bed import Bed, pairs
+from tools.bench.bridge.bed import CLASSES, Bed, pairs
 from tools.bench.bridge.whole import Whole
 from tools.bench.item import item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from broker.net.model import Target
 
 PORTS = (10, 100, 400, 1000)
 _ROUNDS, _TRIPS = 15, 3000
@@ -115,6 +117,52 @@ def policy_change() -> Iterator[dict[str, Any]]:
         bed.close()
 
 
+def renumbered_policy_change() -> Iterator[dict[str, Any]]:
+    """10,000 pairs to as many others, every class under a new number, under the same traffic.
+
+    The time is until the new policy is in force. What retired numbers needed is taken out after
+    that, and in `Filtering` after the agent has been answered.
+    """
+    bed = Bed()
+    try:
+        bed.grow(200)
+        enforcer = bed.enforce()
+        targets = [enforcer.target, _renumbered(enforcer.target, CLASSES + 100)]
+        taken: list[float] = []
+
+        def change() -> None:
+            targets.reverse()
+            during = targets[0].pairs | targets[1].pairs
+            began = time.perf_counter()
+            enforcer.update(targets[0], during)
+            taken.append((time.perf_counter() - began) * 1000)
+            enforcer.settle()
+
+        for _ in range(7):
+            change()
+        quiet = statistics.median(taken)
+        taken.clear()
+        wire = bed.blast(_RATE, _SECONDS)
+        while wire.poll() is None:
+            change()
+        name = "bridge_policy_change_new_numbers"
+        loaded = f"under traffic: {statistics.median(taken):.1f} ms"
+        yield item(name, quiet, "ms", floor=_CHANGE_MS, target=1.0, beside=loaded)
+        sent, allowed, denied = map(int, wire.communicate()[0].split())
+        yield from _counted(name, (sent, allowed, denied), len(taken))
+    finally:
+        bed.close()
+
+
+def _renumbered(target: Target, by: int) -> Target:
+    ports = {
+        index: msgspec.structs.replace(port, number=port.number + by)
+        for index, port in target.ports.items()
+    }
+    pairs_then = frozenset((one + by, other + by) for one, other in target.pairs)
+    return msgspec.structs.replace(target, ports=ports, pairs=pairs_then)
+
+
 def whole_policy_change() -> Iterator[dict[str, Any]]:
     """The same by brokerd's records and the agent: decisions, signatures, two programs.
 
@@ -150,4 +198,5 @@ def items() -> Iterator[dict[str, Any]]:
     yield from round_trips()
     yield from adding_a_port()
     yield from policy_change()
+    yield from renumbered_policy_change()
     yield from whole_policy_change()
