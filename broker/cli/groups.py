@@ -24,6 +24,7 @@ GROUPS: Final = {
     "channel": "connections between domains",
     "decision": "what would be decided about two domains",
     "domain": "domains and their labels",
+    "filter": "filter profiles: what a vif may send and receive",
     "label": "labels of domains, and their numbers",
     "net": "labels on this host's bridges",
     "pki": "certificates of administrators and of the broker",

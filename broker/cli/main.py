@@ -33,6 +33,8 @@ MODULES: Final = (
     "broker.cli.spec",
     "broker.cli.audit",
     "broker.cli.audit_tail",
+    "broker.cli.filter",
+    "broker.cli.filter_files",
     "broker.cli.net",
     "broker.cli.pki",
     "broker.cli.policy_sign",

@@ -77,10 +77,10 @@ class FilterCalls:
         del caller
         filters = self._engine.filters
         return methods.FilterText(
-            name=arguments.name,
-            digest=self._digest_of(arguments.name),
-            shipped=arguments.name not in filters.state.profiles,
-            text=filters.profiles.texts[arguments.name].decode("utf-8"),
+            name=arguments.profile,
+            digest=self._digest_of(arguments.profile),
+            shipped=arguments.profile not in filters.state.profiles,
+            text=filters.profiles.texts[arguments.profile].decode("utf-8"),
         )
 
     async def filter_create(
@@ -120,7 +120,7 @@ class FilterCalls:
         self, caller: Caller, arguments: methods.FilterDestroy
     ) -> methods.FilterChange:
         """Forget a stored profile."""
-        filters, name = self._engine.filters, arguments.name
+        filters, name = self._engine.filters, arguments.profile
         before = self._digest_of(name)
         if arguments.replaces not in (None, before):
             raise RpcError("conflict", f"profile {name} is {before} now, not {arguments.replaces}")
@@ -144,7 +144,7 @@ class FilterCalls:
         self, caller: Caller, arguments: methods.FilterAttach
     ) -> methods.FilterAttached:
         """Put a profile on vifs."""
-        filters, name = self._engine.filters, arguments.name
+        filters, name = self._engine.filters, arguments.profile
         self._digest_of(name)
         place = self._place(arguments.domain, arguments.device)
         given = {key: tuple(values) for key, values in sorted(arguments.given.items())}
@@ -175,7 +175,7 @@ class FilterCalls:
         self, caller: Caller, arguments: methods.FilterDetach
     ) -> methods.FilterAttached:
         """Take a profile off again."""
-        state, name = self._engine.filters.state, arguments.name
+        state, name = self._engine.filters.state, arguments.profile
         place = self._place(arguments.domain, arguments.device)
         if name not in state.attached.get(place, {}):
             raise RpcError(

@@ -289,7 +289,7 @@ def test_xml_that_could_harm_or_hide_is_refused(data, said):
 
 
 def test_too_many_elements_are_refused(monkeypatch):
-    monkeypatch.setattr("broker.policy.acm.xml_tree.MAX_ELEMENTS", 5)
+    monkeypatch.setattr("broker.text.xml_tree.MAX_ELEMENTS", 5)
     assert "more than 5 elements" in refused()[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rpc_fake_filters import FakeFilters
 from twisted.internet.defer import Deferred
 
 from broker.rpc import methods
@@ -203,7 +204,7 @@ CHANGE = methods.PolicyChange(
 TEXT = "policy: corp  # \u00e9\n"
 
 
-class FakeAdmin:
+class FakeAdmin(FakeFilters):
     """Answers the constants above; `fail` is raised instead, where it is set."""
 
     def __init__(self) -> None:

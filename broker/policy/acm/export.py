@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
-from broker.policy.acm.xml_tree import NAMESPACE
+from broker.policy.acm.schema import NAMESPACE
 from broker.text.problems import Problem
 
 if TYPE_CHECKING:

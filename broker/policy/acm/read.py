@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from broker.policy.acm.document import AcmConflict, AcmLabel, AcmPolicy, AcmResource
-from broker.policy.acm.schema import DEFINITION, TEMPLATE, validate
-from broker.policy.acm.xml_tree import read_xml
+from broker.policy.acm.schema import DEFINITION, NAMESPACE, TEMPLATE, validate
 from broker.policy.findings import Findings
 from broker.text.escape import escape
 from broker.text.marked_yaml import Text
 from broker.text.problems import ProblemsError
+from broker.text.xml_tree import read_xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from broker.policy.acm.xml_tree import Element
+    from broker.text.xml_tree import Element
 
 _POLICY_SUFFIX: Final = "-security_policy"
 _LONGEST_COMMENT: Final = 200
@@ -72,7 +72,7 @@ def read_acm(
 
 
 def _root(source: Source, wanted: str) -> Element:
-    root = read_xml(source.data, source.name)
+    root = read_xml(source.data, source.name, NAMESPACE, "ACM's policies")
     if root.name != wanted:
         findings = Findings(source.name)
         findings.add(root.text, f"expected {wanted}, found {escape(root.name, 60)}")

@@ -13,8 +13,8 @@ import msgspec
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
-    from broker.policy.acm.xml_tree import Element
     from broker.policy.findings import Findings
+    from broker.text.xml_tree import Element
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -77,6 +77,8 @@ TEMPLATE: Final = Spec(
     )
 )
 """`SecurityLabelTemplate`: a part of the policy, or in 2005 a file of its own."""
+NAMESPACE: Final = "http://www.ibm.com"
+"""Of every element."""
 DEFINITION: Final = Spec(
     (
         Child("PolicyHeader", _POLICY_HEADER, 1),

@@ -37,7 +37,7 @@ class FilterProfile(msgspec.Struct, frozen=True, kw_only=True):
 class FilterSelector(Arguments, frozen=True, kw_only=True):
     """One profile."""
 
-    name: ProfileName
+    profile: ProfileName
 
 
 class FilterText(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ class FilterChange(msgspec.Struct, frozen=True, kw_only=True):
 class FilterDestroy(Arguments, frozen=True, kw_only=True):
     """Forget a stored profile that nothing uses; of a shipped one the shipped text holds again."""
 
-    name: ProfileName
+    profile: ProfileName
     replaces: Digest | None = None
 
 
@@ -95,7 +95,7 @@ class FilterAttach(Arguments, frozen=True, kw_only=True):
     """
 
     domain: Selector
-    name: ProfileName
+    profile: ProfileName
     device: Device | None = None
     given: Given = msgspec.field(default_factory=dict)
 
@@ -104,7 +104,7 @@ class FilterDetach(Arguments, frozen=True, kw_only=True):
     """Take a profile off again, from where it was put with the same `domain` and `device`."""
 
     domain: Selector
-    name: ProfileName
+    profile: ProfileName
     device: Device | None = None
 
 
