@@ -1,8 +1,8 @@
 """From slots that may have changed to gates that are as they should be, in one pass.
 
-look at the directories → settle which life each is → judge (broker/core/consumer.py) → save →
-report nonces → close → judge again what is to open → open → look again → report what is enforced.
-Nothing opens before what allowed it is on disk; closing waits for nothing.
+look at the directories → settle which life each is → judge (broker/core/consumer.py) → close, and
+meanwhile save and report nonces → judge again what is to open → open → look again → report what is
+enforced. Nothing opens before what allowed it is on disk, and closing waits for nothing.
 """
 
 from __future__ import annotations
@@ -146,17 +146,21 @@ class Enforcer:
             if alive is not None:
                 settled[slot] = alive
         cases = await self._judged(settled, shown)
-        saved = self._save()
-        if self._bridges is not None:
-            self._hold_to_labels(self._bridges, cases, may_move=saved and self._fresh())
-        await self._report_nonces(cases)
-        closing = [case for case in cases if case.judgement.action in {"close", "suspend"}]
+        # Before anything that takes its time: what is to be closed is on its way to be.
+        closing = self._begin([it for it in cases if it.judgement.action in {"close", "suspend"}])
+        try:
+            saved = self._save()
+            if self._bridges is not None:
+                may_move = saved and self._fresh()
+                suspended = self._hold_to_labels(self._bridges, cases, may_move=may_move)
+                closing += self._begin(suspended)
+            await self._report_nonces(cases)
+        finally:
+            await together(*closing)
         opening = [case for case in cases if case.judgement.action == "open"]
-        await together(*[defer.Deferred.fromCoroutine(self._act(it)) for it in closing])
         if saved:
             opening = await self._still(opening)
-            acts = [defer.Deferred.fromCoroutine(self._act(it)) for it in opening]
-            await together(*acts)
+            await together(*self._begin(opening))
         else:
             for case in opening:
                 case.failure, case.retry = "granted, but the agent's state cannot be saved", True
@@ -270,9 +274,12 @@ class Enforcer:
             case.failure, case.retry = "granted, but something changed meanwhile", True
         return kept
 
-    def _hold_to_labels(self, bridges: Bridges, cases: list[_Case], *, may_move: bool) -> None:
-        """What stays open has the class of its label, or is suspended until it has."""
+    def _hold_to_labels(
+        self, bridges: Bridges, cases: list[_Case], *, may_move: bool
+    ) -> list[_Case]:
+        """What stays open has the class of its label, or is to be suspended until it has: these."""
         bridges.follow([case.known.memory for case in cases])
+        suspended: list[_Case] = []
         for case in cases:
             if case.slot.kind != "vif" or case.judgement.action != "hold" or not case.was_open:
                 continue
@@ -281,6 +288,8 @@ class Enforcer:
                 case.judgement = msgspec.structs.replace(
                     case.judgement, action="suspend", reason=why
                 )
+                suspended.append(case)
+        return suspended
 
     def _save(self) -> bool:
         try:
@@ -289,6 +298,10 @@ class Enforcer:
             self.log.warn("the agent's state cannot be saved, nothing opens: {e}", e=error)
             return False
         return True
+
+    def _begin(self, cases: Iterable[_Case]) -> list[defer.Deferred[None]]:
+        """Have these gates moved, beside each other."""
+        return [defer.Deferred.fromCoroutine(self._act(case)) for case in cases]
 
     async def _act(self, case: _Case) -> None:
         """Move one gate; whatever goes wrong, the gate counts as failed and is tried again."""

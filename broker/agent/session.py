@@ -250,9 +250,11 @@ class AgentSession(service.Service):
 
     async def _run_passes(self) -> None:
         while self._ready and (self._dirty or self._list_all):
-            slots, self._dirty = list(self._dirty), {}
-            list_all, self._list_all = self._list_all, False
+            slots: list[Slot] = []
             try:
+                await self._all_heard()
+                slots, self._dirty = list(self._dirty), {}
+                list_all, self._list_all = self._list_all, False
                 if list_all:
                     slots += await self._all_slots()
                 failed = await self._enforcer.enforce(slots)
@@ -271,6 +273,19 @@ class AgentSession(service.Service):
             self._retry_later(failed)
         self._busy = False
         self._kick()
+
+    async def _all_heard(self) -> None:
+        """Wait for a round trip: events come in order with answers.
+
+        Of records that were written together, none is left for a later pass, where it would wait
+        for whatever this one waits for.
+        """
+        try:
+            await self.connected().get_domain_path(0)
+        except ConnectionLostError:
+            raise
+        except StoreError as error:
+            self.log.debug("a round trip: {error}", error=error)  # any answer is one
 
     def _retry_later(self, slots: set[Slot]) -> None:
         """One timer for all that failed; the delay grows from one retry to the next."""

@@ -121,6 +121,65 @@ async def test_what_changes_while_others_are_closed_is_not_opened(bed, tmp_path,
     await slow.agent.stop()
 
 
+@SLOTS
+@pytest_twisted.ensureDeferred
+async def test_what_is_denied_is_being_closed_before_anything_is_written_down(
+    bed, tmp_path, slot, monkeypatch
+):
+    slow = Slow(bed, tmp_path)
+    bed.attach(slot)
+    await bed.nonce(slot)
+    bed.decide(slot)
+    await bed.comes_to(slot, "open")
+    await held(slow.agent)
+    begun = []
+    save = slow.agent._durable.save
+    monkeypatch.setattr(
+        slow.agent._durable, "save", lambda: begun.append(list(slow.gate.begun)) or save()
+    )
+    slow.gate.closed = defer.Deferred()
+    bed.decide(slot, "deny")
+    device_class, devid = slot.split("/")
+    await until(lambda: Slot(device_class, 3, devid) in slow.agent._dirty)
+    let_go(slow.agent)
+    await until(lambda: begun)
+    assert begun[0] == [devid]
+    slow.gate.closed.callback(None)
+    await bed.comes_to(slot, "closed" if slot == VBD else "suspended")
+    await slow.agent.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_denials_written_together_none_waits_for_another_that_closes_slowly(
+    bed, tmp_path, monkeypatch
+):
+    slow = Slow(bed, tmp_path)
+    devices = {"vif": [str(number) for number in range(8)], "vbd": ["51712"]}
+    slots = [f"{kind}/{devid}" for kind, devids in devices.items() for devid in devids]
+    for slot in slots:
+        bed.attach(slot)
+        await bed.nonce(slot)
+        bed.decide(slot)
+    for slot in slots:
+        await bed.comes_to(slot, "open")
+    await until(lambda: not slow.agent._busy)
+    slow.gate.closed = defer.Deferred()
+    denials = {}
+    monkeypatch.setattr(bed, "publish", lambda slot, text, *_: denials.update({slot: text}))
+    for slot in reversed(slots):
+        bed.decide(slot, "deny")
+    with bed.daemon.client() as store:
+        tx = store.start()
+        for slot, text in denials.items():
+            store.write("/broker/v1/decision/0/{}/3/{}".format(*slot.split("/")), text, tx=tx)
+        store.end(tx)
+    await until(lambda: len(slow.gate.begun) == len(slots))
+    slow.gate.closed.callback(None)
+    for slot in slots:
+        await until(lambda slot=slot: not bed.gate(slot))
+    await slow.agent.stop()
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_heartbeat_that_stops_while_others_are_closed_opens_nothing(
     bed, tmp_path, monkeypatch

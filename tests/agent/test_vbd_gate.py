@@ -343,6 +343,24 @@ async def test_a_disk_that_one_guest_writes_is_nobody_elses(bed, first, second, 
 
 
 @pytest_twisted.ensureDeferred
+async def test_of_two_that_are_opened_at_once_one_gets_the_disk_also_when_the_first_fails(
+    bed, monkeypatch
+):
+    path = bed.disk()
+    one, two = bed.device(path), bed.device(path, fe=4)
+    answer = defer.Deferred()
+    monkeypatch.setattr(bed.nodes, "write", lambda *_: answer)
+    opening = defer.Deferred.fromCoroutine(bed.gate.open(one))
+    with pytest.raises(GateError, match=r"in use by vbd/3/51712 -> 0"):
+        await bed.gate.open(two)
+    answer.errback(GateError("the device is gone"))
+    with pytest.raises(GateError, match="gone"):
+        await opening
+    monkeypatch.undo()
+    await bed.gate.open(two)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_disk_is_free_again_once_revoked(bed):
     path = bed.disk()
     one = bed.device(path)

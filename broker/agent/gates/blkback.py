@@ -6,6 +6,7 @@ drivers/block/xen-blkback/xenbus.c (bus id `vbd-<fe>-<devid>`, thread `<fe>.<dev
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -43,16 +44,11 @@ class Blkback:
 
     def threads(self, frontend: int, name: str) -> list[str]:
         """The kernel threads that still do this device's I/O; `name` is its `dev` (`xvda`)."""
-        wanted = f"{frontend}.{name.removeprefix('/dev/')}-"[:_COMM_LENGTH]
-        found: list[str] = []
-        for entry in self._proc.glob("[0-9]*/comm"):
-            try:
-                comm = entry.read_text(encoding="utf-8", errors="replace").rstrip("\n")
-            except OSError:
-                continue  # it ended while we looked
-            if comm.startswith(wanted):
-                found.append(comm)
-        return found
+        wanted = f"{frontend}.{name.removeprefix('/dev/')}-"[:_COMM_LENGTH].encode()
+        # Every process is looked at, and the agent waits for it: so without any ceremony.
+        with os.scandir(self._proc) as entries:
+            names = [_comm(f"{entry.path}/comm") for entry in entries if entry.name.isdigit()]
+        return [comm.decode("ascii", "replace") for comm in names if comm.startswith(wanted)]
 
     def _device(self, frontend: int, device: str) -> Path:
         return self._bus / "devices" / f"vbd-{frontend}-{device}"
@@ -61,3 +57,17 @@ class Blkback:
         path = self._bus / "drivers" / "vbd" / word
         with path.open("w", encoding="ascii") as file:
             file.write(f"vbd-{frontend}-{device}")
+
+
+def _comm(path: str) -> bytes:
+    """A thread's name; empty if there is none, or it ended while we looked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 64).rstrip(b"\n")
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

@@ -67,18 +67,20 @@ class VbdGate:
         params = device.values.get("params", b"")
         with open_disk(params, writable=writable, dev=self._dev) as disk:
             self._check_sharing(channel, disk.identity, writable=writable, shared=shared)
-            if disk.device is None:
-                loop = loopdev.attach(disk.fd, device.nonce, writable=writable)
-                path, number = loop.path.encode(), loop.number
-                loop_nodes = [("node", path)]
-            else:
-                path, number, loop_nodes = params, disk.device, []
+            # Taken before anything is awaited: another may be opened beside this one.
+            self._used[channel] = (disk.identity, untrusted_mode)
             try:
+                if disk.device is None:
+                    loop = loopdev.attach(disk.fd, device.nonce, writable=writable)
+                    path, number = loop.path.encode(), loop.number
+                    loop_nodes = [("node", path)]
+                else:
+                    path, number, loop_nodes = params, disk.device, []
                 await self._hand_over(device, path, number, loop_nodes)
             except BaseException:
+                self._used.pop(channel, None)
                 self._detach(device)
                 raise
-            self._used[channel] = (disk.identity, untrusted_mode)
 
     async def _hand_over(
         self,
