@@ -42,6 +42,14 @@ ARGUMENTS = {
     "channel.reset": {"class": "vif", "frontend": "d3", "device": "7"},
     "policy.load": {"text": "x"},
     "decision.query": {"frontend": "d3", "backend": "0"},
+    "filter.dump": {"profile": "clean-traffic"},
+    "filter.create": {"text": "x"},
+    "filter.update": {"text": "x"},
+    "filter.destroy": {"profile": "clean-traffic"},
+    "filter.attach": {**DOMAIN, "profile": "clean-traffic"},
+    "filter.detach": {**DOMAIN, "profile": "clean-traffic"},
+    "filter.show": DOMAIN,
+    "filter.test": {**DOMAIN, "frame": ""},
     **{f"policy.{name}": ID for name in ("review", "approve", "reject", "withdraw")},
 }
 
