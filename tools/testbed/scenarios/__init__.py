@@ -4,6 +4,7 @@ ORDER = (
     "same_label",
     "different_label",
     "stays_shut",
+    "wrong_policy",
     "relabelled",
     "broker_killed",
     "agent_killed",

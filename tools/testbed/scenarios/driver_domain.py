@@ -18,10 +18,17 @@ hotplug_socket: /run/xen-policy-broker/agent.sock
 xl: /usr/sbin/xl
 ungated: report
 """
+SITE = "usr/lib/xen-policy-broker/lib/python3.11/site-packages"
+SAME_PRODUCT = (
+    "[ ! -e /host/product.tar ] || (mkdir -p /run/driver && mount /dev/vdb /run/driver &&"
+    f" tar -C /run/driver/{SITE} -xf /host/product.tar && umount /run/driver)"
+)
+"""Where a tree is run instead of the packages, in the driver domain too: its root is `vdb`."""
 
 
 def run(bed: Bed) -> None:
     """The same agent; its scripts are run by `xl devd`, inside."""
+    bed.dom0.run(SAME_PRODUCT)
     driver = bed.guest(
         "driver",
         "backend_red",
@@ -45,16 +52,17 @@ def run(bed: Bed) -> None:
     two = bed.guest("two", "web_red", vifs=[card])
     blue = bed.guest("blue", "web_blue", vifs=[card])
     for guest in (one, two):
-        bed.soon(
-            f"{guest.name}'s vif is open there",
-            lambda it=guest: bed.enforced(it, "vif", backend=driver.domid) == "open",
-        )
+        opens_there(bed, driver, guest)
     one.up(1)
     two.up(2)
     bed.check("one pings two", one.reaches(2))
     verdict = bed.record(blue, "vif", backend=driver.domid)["verdict"]
     bed.check("blue, who shares no type with it, is denied", verdict == "deny", verdict)
     bed.check("blue's link there is shut", not is_open(driver, blue))
+    two.listen()
+    blue.try_run("ip link set eth0 up; ip addr add 10.0.0.3/24 dev eth0")
+    bed.check("blue pings nobody", not blue.reaches(2))
+    bed.check("nobody hears blue", blue.mac() not in two.heard())
     believed_by_nobody(bed, driver, blue)
     bed.dom0.rpc("label.set", domain=f"uuid:{one.uuid}", label="web_blue")
     bed.soon("relabelled, one's link there is shut", lambda: not is_open(driver, one))
@@ -62,6 +70,15 @@ def run(bed: Bed) -> None:
     bed.dom0.rpc("label.set", domain=f"uuid:{one.uuid}", label="web_red")
     bed.soon("red again, it is open", lambda: is_open(driver, one))
     bed.check("one pings two again", one.reaches(2))
+
+
+def opens_there(bed: Bed, driver: Guest, guest: Guest) -> None:
+    """By the driver domain's own agent's report, and by its kernel."""
+    bed.soon(
+        f"{guest.name}'s vif is open there",
+        lambda: bed.enforced(guest, "vif", backend=driver.domid) == "open",
+    )
+    bed.check("its link is up and bridged", is_open(driver, guest))
 
 
 def is_open(driver: Guest, guest: Guest) -> bool:
@@ -82,3 +99,4 @@ def believed_by_nobody(bed: Bed, driver: Guest, blue: Guest) -> None:
     bed.dom0.store(("write", path, grant))
     bed.pause(5)
     bed.check("a decision that is not signed opens nothing", not is_open(driver, blue))
+    bed.soon("the broker puts its own back", lambda: bed.dom0.read(path) != grant)

@@ -50,7 +50,7 @@ def new_domid(bed: Bed, guest: Guest) -> int | None:
 
 def came_back(bed: Bed, guest: Guest, before: int, ssidref: str | None) -> None:
     """Under another domid, with the same label, and nothing left of the domid before."""
-    guest.domid = bed.dom0.until("it runs", lambda: new_domid(bed, guest))
+    guest.domid = bed.dom0.until("it runs", lambda: new_domid(bed, guest)) or -1
     bed.check("under another domid", guest.domid != before)
     bed.soon(
         "the label is there",
