@@ -20,19 +20,24 @@ from twisted.internet.defer import Deferred
 from broker.audit.directory import PUBLIC_KEY, read_key, verify_directory
 from broker.rpc.methods import LabelSet
 from broker.sim.host import Domain, HostError, SimulatedHost
+from broker.sim.protocol_mutations import Mutations
 from broker.sim.toolstack import Device, vbd, vif
-from broker.text.escape import escape
+from broker.text.escape import escape, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from broker.core.record import Verdict
+    from broker.xenstore.client import StoreConnection
     from broker.xenstore.transport import Reactor
 
 ROOT: Final = Path(__file__).parents[2]
 RED_DISK: Final = "/dev/vg/red-web1"
 BLUE_DISK: Final = "/dev/vg/blue-db1"
+ROGUE_DISK: Final = "/dev/vg/red-rogue"
 WIDTH: Final = 79
+BROKEN: Final = (("mac", ".fixed"), ("ring-ref", ".type"))
+"""A key of a frontend's, and how it breaks the rules of it: of a vif's, of a vbd's."""
 STYLES: Final = {"grant": "bold green", "deny": "bold red", "pending": "bold yellow"}
 
 
@@ -56,6 +61,7 @@ class Demo:
         await self._relabelled(web)
         await self._wall()
         await self._hostile(web)
+        await self._broken()
         await self._crash()
         self._chapter("The audit log has every decision, written before it took effect")
         state = self._host.directory / "state"
@@ -107,9 +113,7 @@ class Demo:
     async def _hostile(self, web: Domain) -> None:
         self._chapter("A guest rewrites its own directory: backend-id, backend, 2,000 times")
         front = web.devices[0].frontend_dir(web.domid)
-        guest = web.connection
-        if guest is None:
-            raise HostError("red-web has no connection")
+        guest = self._guest(web)
         for number in range(1000):
             await guest.write(f"{front}/backend-id", str(number).encode())
             await guest.write(f"{front}/backend", b"/local/domain/%d/\xff" % number)
@@ -117,6 +121,25 @@ class Demo:
         await self._expect(web, web.devices[1], "grant")
         self._say("nobody believed it: decisions rest on the toolstack's own copy; but it broke")
         self._say("the protocol of its network device, is named for it, and loses that channel")
+
+    async def _broken(self) -> None:
+        self._chapter("A guest breaks one rule of each device's protocol, as described")
+        rogue = await self._boot("rogue", "web_red", [vif(0, _mac(7)), vbd(51712, ROGUE_DISK)])
+        await self._expect_all(rogue, "grant")
+        for device, (key, broken) in zip(rogue.devices, BROKEN, strict=True):
+            spec = self._host.specs[device.kind]
+            mutations = Mutations(spec).of_key("frontend", key)
+            mutation = next(it for it in mutations if it.rule.endswith(broken))
+            error = mutation.changes[-1]
+            self._say(f"rogue: {_title(device)}: {mutation.what}")
+            path = f"{device.frontend_dir(rogue.domid)}/{error.key}"
+            await self._guest(rogue).write(path, (error.value or "").encode())
+            reason = await self._expect(rogue, device, "deny")
+            # One write may break several rules of a key; which is told first is the monitor's.
+            if f"{mutation.party} broke frontend.{key}." not in reason:
+                raise HostError(f"the party or the rule is not named: {reason}")
+            self.checks += 1
+        await self._host.destroy(rogue)
 
     async def _crash(self) -> None:
         self._chapter("brokerd is killed: what is open stays, nothing new opens")
@@ -136,6 +159,11 @@ class Demo:
         await self._host.start_brokerd()
         self._label("late", "web_red", late)
         await self._expect_all(late, "grant")
+
+    def _guest(self, domain: Domain) -> StoreConnection:
+        if domain.connection is None:
+            raise HostError(f"{domain.name} has no connection")
+        return domain.connection
 
     async def _boot(self, name: str, label: str | None, devices: Sequence[Device]) -> Domain:
         """Label a name, then create the domain, as an operator would."""
@@ -157,8 +185,8 @@ class Demo:
         for device in domain.devices:
             await self._expect(domain, device, verdict)
 
-    async def _expect(self, domain: Domain, device: Device, verdict: Verdict) -> None:
-        """Wait until the record, the agent and the backend all say so, and show it."""
+    async def _expect(self, domain: Domain, device: Device, verdict: Verdict) -> str:
+        """Wait until the record, the agent and the backend all say so; show and answer why."""
         gate, backend_state = ("open", b"4") if verdict == "grant" else ("closed", b"2")
         reason = ""
 
@@ -184,6 +212,7 @@ class Demo:
         self._console.print(f"  [{STYLES[verdict]}]{verdict.upper():7}[/]", end="")
         self._console.print(f"{domain.name}: {_title(device)}", markup=False)
         self._print(reason, indent=9, style="dim")
+        return reason
 
     def _chapter(self, title: str) -> None:
         self._console.print(f"\n{title}", style="bold", markup=False)
@@ -192,7 +221,7 @@ class Demo:
         self._print(text, indent=2)
 
     def _print(self, text: str, *, indent: int, style: str | None = None) -> None:
-        for line in textwrap.wrap(escape(text, 1000), WIDTH - indent):
+        for line in textwrap.wrap(printable(text, 1000), WIDTH - indent, break_on_hyphens=False):
             self._console.print(" " * indent + line, style=style, markup=False)
 
 

@@ -18,6 +18,7 @@ from twisted.internet import task
 
 from broker.core.record import Record, parse_record
 from broker.rpc.client import Client
+from broker.service.specs import load_specs
 from broker.sim.drivers import Drivers
 from broker.sim.toolstack import Device, Toolstack
 from broker.xenstore.client import StoreConnection
@@ -71,6 +72,7 @@ class SimulatedHost:
         self._guest_sockets = directory / "guests"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._reactor = reactor
+        self.specs = load_specs(specs)
         self._domids = 0
         self._connection: StoreConnection | None = None
         (directory / "broker.yaml").write_text(
@@ -206,7 +208,7 @@ class SimulatedHost:
             drivers.on_event(event_path, token)
 
         connection = await self._connect(path, on_event)
-        drivers = Drivers(domid, connection)
+        drivers = Drivers(domid, connection, self.specs)
         await drivers.start()
         return connection
 

@@ -76,6 +76,12 @@ class Mutations:
         yield from self._invariants()
         yield from self._stalls()
 
+    def of_key(self, side: str, name: str) -> Iterator[Mutation]:
+        """Those of one key of one end; none where it has no such key."""
+        for known, key in self._templates(side):
+            if known == name:
+                yield from self._of_key(side, name, key)
+
     def _templates(self, side: str) -> Iterator[tuple[str, KeyForm]]:
         yield from ((str(name), key) for name, key in self._sides[side].keys.items())
         for group in self._sides[side].groups.values():

@@ -74,6 +74,23 @@ class Pair:
         shown = self.directories[side].get("state", "0")
         return int(shown) if shown in tuple("12345678") else 0
 
+    def next_state(self, side: str) -> int | None:
+        """Where an end that wants to be connected goes next, if it need not wait."""
+        own = self.state(side)
+        other = self.state(SIDES[1] if side == SIDES[0] else SIDES[0])
+        form = self._forms[side]
+        onward = [
+            int(BY_WORD[text])
+            for source, targets in (form.transitions or {}).items()
+            for text in targets
+            if source == _text(own) and state_order(text) > state_order(source)
+        ]
+        if not onward:
+            return None
+        needs = self._product.front.needs if side == SIDES[0] else self._product.back.needs
+        needed = needs[onward[0]]
+        return onward[0] if not needed or needed >> other & 1 else None
+
     def create(self) -> None:
         """The toolstack makes both directories, the devices' own keys and both states."""
         for side in SIDES:
@@ -103,7 +120,7 @@ class Pair:
         while True:
             moved = False
             for side in SIDES:
-                target = self._next_state(side)
+                target = self.next_state(side)
                 if target is not None:
                     self.move(side, target)
                     moved = True
@@ -233,23 +250,6 @@ class Pair:
             for instance in instances.wanted(front, back):
                 for template, form in group.keys.items():
                     yield name_of(str(template), instance), form
-
-    def _next_state(self, side: str) -> int | None:
-        """Where an end that wants to be connected goes next, if it need not wait."""
-        own = self.state(side)
-        other = self.state(SIDES[1] if side == SIDES[0] else SIDES[0])
-        form = self._forms[side]
-        onward = [
-            int(BY_WORD[text])
-            for source, targets in (form.transitions or {}).items()
-            for text in targets
-            if source == _text(own) and state_order(text) > state_order(source)
-        ]
-        if not onward:
-            return None
-        needs = self._product.front.needs if side == SIDES[0] else self._product.back.needs
-        needed = needs[onward[0]]
-        return onward[0] if not needed or needed >> other & 1 else None
 
     def _way(self, start: tuple[int, int], goal: tuple[int, int]) -> list[tuple[str, int]] | None:
         """The shortest way of moves, each end knowing what the other shows and showed."""

@@ -1,15 +1,18 @@
 """The simulated toolstack leaves what real libxl leaves, and takes it away again."""
 
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest_twisted
 from support.connect import connected
 from support.dumps import dump
 from twisted.internet import reactor, task
 
+from broker.service.specs import load_specs
 from broker.sim.drivers import Drivers
 from broker.sim.toolstack import Toolstack, vbd, vif
 
+SPECS = load_specs(Path(__file__).parents[2] / "protocol_specs")
 UUID = "56b8d9d0-f417-45de-ab20-17715a9d5aab"
 DISK = vbd(51712, "/srv/disk1.img")
 NIC = vif(0, "00:16:3e:00:00:01")
@@ -37,7 +40,7 @@ async def driving(domid, address):
         drivers.on_event(path, token)
 
     async with connected(address, on_event) as connection:
-        drivers = Drivers(domid, connection)
+        drivers = Drivers(domid, connection, SPECS)
         await drivers.start()
         yield
 

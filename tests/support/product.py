@@ -21,6 +21,7 @@ from twisted.internet import reactor, task
 from broker.core.record import RecordError, parse_record
 from broker.rpc.client import Client, UnreachableError
 from broker.rpc.methods import LabelSet, Nothing
+from broker.service.specs import load_specs
 from broker.sim.drivers import Drivers
 from broker.sim.toolstack import Toolstack, create_requests, destroy_requests, vbd, vif
 from broker.xenstore import paths, requests
@@ -31,6 +32,7 @@ from support.audit_log import AuditReader
 from support.gate_monitor import GateMonitor
 
 DEADLINE = 15.0
+SPECS = load_specs(Path(__file__).parents[2] / "protocol_specs")
 """Seconds a test waits for any one thing before it fails."""
 BIN = Path(sys.executable).parent
 _ENTRY = {"brokerd": "broker.service.main", "agent": "broker.agent.main"}
@@ -487,7 +489,7 @@ class Product:
             drivers.on_event(path, token)
 
         connection = await connect(reactor, address, StoreConnection(on_event, reactor))
-        drivers = Drivers(domid, connection)
+        drivers = Drivers(domid, connection, SPECS)
         with contextlib.suppress(StoreError):
             await drivers.start()
         return connection
