@@ -6,11 +6,14 @@ import errno
 import os
 import shutil
 
+import msgspec
 import pytest
 from audit_box import POLICY, SMALL, UUID, Log, content, decided, names
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.audit.chain import Head
 from broker.audit.segments import older_segments, snapshot_name
+from broker.core.filter_record import FilterRecord, ProfilesHead, sign_filter, sign_head
 from broker.service import events
 from broker.service.journal import Rotation
 from broker.service.snapshot import SnapshotError, decode_snapshot, encode_snapshot
@@ -54,6 +57,19 @@ def test_the_segments_kept_are_bounded_and_so_are_the_states(log):
     log.close()
 
 
+def filtered():
+    """A line of each kind about filters."""
+    key = Ed25519PrivateKey.generate()
+    record = FilterRecord(
+        seq=1, frontend=3, backend=0, device_class="vif", device="0", uuid=UUID, nonce="1" * 32
+    )
+    told = ProfilesHead(seq=2, digest=POLICY, bytes=1, chunks=1)
+    yield events.FilterStored(1.0, "a", POLICY, None, "me")
+    yield events.FilterAttached(1.0, "name", "web", "0", "a", {"IP": ("10.0.0.1",)}, "me")
+    yield events.Filtered(1.0, "/broker/v1/filter/0/vif/3/0", sign_filter(record, key).decode())
+    yield events.ProfilesTold(1.0, sign_head(told, key).decode())
+
+
 def test_every_part_of_a_state_survives_a_snapshot():
     state = State()
     proposed = events.PolicyProposed(
@@ -77,8 +93,11 @@ def test_every_part_of_a_state_survives_a_snapshot():
         events.Observed(1.0, ("vif", "a", "b", None, "w"), "vif/3/0 -> 0"),
         events.Ordered(1.0, 5, UUID, "reset", "vif/3/0 -> 0", 3, UUID, "reset", "me"),
         proposed,
+        *filtered(),
     ):
         state.apply(line)
+    kept = msgspec.structs.asdict(state.filters.kept())
+    assert all(kept.values()), "each part of what is durable of filters is tried here"
     empty = content(State())
     for name, value in content(state).items():
         assert value != empty[name], f"{name}: have snapshot.py keep it, and try it here"
