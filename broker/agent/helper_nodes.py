@@ -22,6 +22,7 @@ from broker.xenstore.paths import (
     agent_path,
     drops_path,
     is_device,
+    is_primary_console,
     parse_backend_dir,
     parse_domid,
 )
@@ -72,8 +73,11 @@ class HelperNodes:
                 if isinstance(backend, bytes)
                 else None
             )
-            if parsed is not None and parsed[2:] == (domid, device):
-                channels[Channel(parsed[0], device_class, domid, device)] = parsed[1]
+            if parsed is None or parsed[2:] != (domid, device):
+                continue
+            channel = Channel(parsed[0], device_class, domid, device)
+            if not is_primary_console(channel):
+                channels[channel] = parsed[1]
         return channels
 
     async def made(self) -> dict[int, set[Channel]]:

@@ -85,6 +85,8 @@ class Device:
             if self.backend is None
             else paths.Channel(self.backend, self.device_class, self.domid, self.device)
         )
+        if self.channel is not None and paths.is_primary_console(self.channel):
+            self.channel = None
         if self.channel != before:
             self.path = "" if self.channel is None else paths.decision_path(self.channel)
             self.report_path = "" if self.channel is None else paths.report_dir(self.channel)

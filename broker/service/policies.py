@@ -321,6 +321,8 @@ class Policies:
         opens: list[str] = []
         closes: list[str] = []
         for device in engine.mirror.devices() if changed else ():
+            if device.channel is None:
+                continue
             entry = engine.state.ledger.get(device.path)
             before = entry is not None and entry.decision.verdict == "grant"
             judged = engine.judge.judge_by(policy, standings, device)

@@ -78,6 +78,15 @@ def is_device(device_class: str, device: str) -> bool:
     return bool(_KIND.fullmatch(device_class) and _DEVID.fullmatch(device))
 
 
+def is_primary_console(channel: Channel) -> bool:
+    """Whether this is a guest's primary console, which xenconsoled in domain 0 serves.
+
+    The domain's builder sets it up, in `~/console` and without states, before the guest runs, and
+    nothing can withhold it: it is a part of the domain, and no channel that is decided about.
+    """
+    return (channel.backend, channel.device_class, channel.device) == (0, "console", "0")
+
+
 def domain_dir(domid: int) -> str:
     """A domain's home."""
     return f"{LOCAL_DOMAIN}/{domid}"

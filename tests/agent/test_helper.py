@@ -188,6 +188,19 @@ async def test_the_nodes_of_a_vanished_device_go_and_come_again(host, helper):
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_primary_console_has_no_nodes_of_ours(host, helper):
+    copy = f"/libxl/{GUEST}/device/console"
+    for device in ("0", "1"):
+        path = f"/local/domain/0/backend/console/{GUEST}/{device}"
+        host.store.write(f"{copy}/{device}/backend", path)
+    host.create()
+    await served(host)
+    decision = f"/broker/v1/decision/0/console/{GUEST}"
+    await until(lambda: host.read(f"{decision}/1") == b"")
+    assert host.read(f"{decision}/0") is None
+
+
+@pytest_twisted.ensureDeferred
 async def test_nodes_of_devices_that_vanished_while_it_was_away_go(host):
     host.store.write(DECISION, "old")
     host.store.write(f"{REPORT}/nonce", "old")

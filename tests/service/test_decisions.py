@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from broker_host import nonce, until, uuid_of
+from broker_host import POLICY, nonce, until, uuid_of
 
 from broker.core.record import inputs_digest
+from broker.rpc import methods
+from broker.rpc.admin import ROOT, Caller
 from broker.rpc.selector import Selector
 from broker.service.decider import SLICE
 from broker.xenstore import paths
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
+CALLER = Caller(subject="test", role=ROOT, person="test")
 
 
 @run
@@ -90,10 +93,31 @@ async def test_a_class_without_a_description_is_denied_by_name(host, box):
     host.create(3)
     await box.start()
     box.label(uuid_of(3), "web_a")
-    unknown = host.attach(3, "console", 0, {})
+    unknown = host.attach(3, "console", 1, {})
     undescribed = host.attach(3, "vkbd", 0, {})
     await host.decided(unknown, "deny", "class console has no description")
     await host.decided(undescribed, "deny", "nowhere is not loaded")
+
+
+@run
+async def test_a_primary_console_is_part_of_its_domain_and_nothing_is_decided_of_it(host, box):
+    host.create(3)
+    host.create(4)
+    primary = host.attach(3, "console", 0, {})
+    secondary = host.attach(3, "console", 1, {})
+    elsewhere = host.attach(4, "console", 0, {}, backend=3)
+    brokerd = await box.start()
+    for domid in (3, 4):
+        box.label(uuid_of(domid), "web_a")
+    for channel in (secondary, elsewhere):
+        await host.decided(channel, "deny", "class console has no description")
+    assert host.text(primary) == b""
+    listed = await brokerd.admin.channel_list(CALLER, methods.ChannelFilter())
+    assert [(it.frontend, it.device) for it in listed] == [(3, "1"), (4, "0")]
+    granting = POLICY.replace("  vkbd:", "  console: {protocol: console, default: ste}\n  vkbd:")
+    load = methods.PolicyLoad(text=granting, dry_run=True)
+    change = await brokerd.admin.policy_load(CALLER, load)
+    assert not any("console/3/0" in it for it in (*change.opens, *change.closes))
 
 
 @run
