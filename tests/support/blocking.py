@@ -12,7 +12,7 @@ from collections import deque
 from broker.xenstore import wire
 from broker.xenstore.errors import ConnectionLostError, StoreError, error_for
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 """Seconds a test waits for any one thing before it fails."""
 
 
