@@ -190,10 +190,15 @@ class Browser:
 
 
 class Page:
-    """One tab. `complaints` are its uncaught exceptions, and errors that its console shows."""
+    """One tab.
+
+    `complaints` are its uncaught exceptions, and errors that its console shows; `expected` are
+    words of those that a test brings about.
+    """
 
     def __init__(self, browser: Browser, session: str, target: str, reactor: Reactor) -> None:
         self.complaints: list[str] = []
+        self.expected: list[str] = []
         self.requests: list[str] = []
         self.paused: list[dict[str, Json]] = []
         self._browser = browser
@@ -229,7 +234,13 @@ class Page:
 
     async def go(self, fragment: str) -> None:
         """Go to a page of the console that is open."""
-        await self.run(f"location.hash = {json.dumps('#/' + fragment)}")
+        wanted = json.dumps("#/" + fragment)
+        # The console's own listener was there first, so it has turned the page by then.
+        await self.run(
+            f"new Promise((turned) => {{ if (location.hash === {wanted}) return turned();"
+            " addEventListener('hashchange', () => setTimeout(turned), {once: true});"
+            f" location.hash = {wanted}; }})"
+        )
 
     async def run(self, expression: str) -> Json:
         """The value of an expression; a promise is waited for."""
@@ -265,6 +276,29 @@ class Page:
     async def text(self) -> str:
         """What the page shows."""
         return str(await self.run("document.body.innerText"))
+
+    async def click(self, words: str, among: str = "button, a") -> None:
+        """Click what says these words, or begins with them where they end with `...`."""
+        whole = not words.endswith("...")
+        said = "it.textContent.trim()"
+        test = (
+            f"{said} === {json.dumps(words)}"
+            if whole
+            else f"{said}.startsWith({json.dumps(words[:-3])})"
+        )
+        found = f"[...document.querySelectorAll({json.dumps(among)})].find((it) => {test})"
+        await self.until(found, f"{among} that says {words}")
+        await self.run(f"{found}.click()")
+
+    async def attach(self, selector: str, name: str, text: str) -> None:
+        """Choose a file of this name and text in a field for files."""
+        file = self._browser.home / name
+        await threads.deferToThread(file.write_text, text)
+        document = await self.send("DOM.getDocument")
+        found = await self.send(
+            "DOM.querySelector", nodeId=document["root"]["nodeId"], selector=selector
+        )
+        await self.send("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(file)])
 
     async def press(self, key: str, *, shift: bool = False) -> None:
         """A key of the keyboard: Tab, Enter, Escape, or a letter."""

@@ -7,6 +7,7 @@ const STATUS_EVERY = 5000;
 const DOMAINS_EVERY = 10_000;
 const TOLD_AT_MOST_EVERY = 200;
 const KEPT_EVENTS = 500;
+const STREAM_WITHIN = 500; // Milliseconds; after it channels are asked for without the stream.
 
 class Live extends EventTarget {
   phase = "loading"; // loading, live, polled (no stream for this role), stale
@@ -26,6 +27,7 @@ class Live extends EventTarget {
   async start() {
     await Promise.all([this.#status(), this.#domains(), this.#caller()]);
     this.#watch();
+    setTimeout(() => !this.channels && !this.#buffered && this.#channels(), STREAM_WITHIN);
     setInterval(() => this.#visible() && this.#status(), STATUS_EVERY);
     setInterval(() => this.#visible() && this.#domains(), DOMAINS_EVERY);
     document.addEventListener("visibilitychange", () => this.#visible() && this.again());

@@ -20,7 +20,7 @@ export class Shell {
     this.banner = el("div", { class: "banner", role: "status", hidden: true });
     this.links = new Map();
     this.who = el("div", { class: "who" });
-    this.side = el("div", { class: "side", id: "side" },
+    this.side = el("aside", { class: "side", id: "side", "aria-label": "Console" },
       el("a", { class: "brand", href: "#/" }, el("img", { src: "/console/icon.svg", alt: "" }), "Policy broker"),
       el("nav", { class: "nav", "aria-label": "Pages" }, MENU.map(([head, pages]) => [
         el("h2", {}, head),

@@ -50,4 +50,4 @@ export const time = (seconds) =>
   el("time", { datetime: new Date(seconds * 1000).toISOString(), class: "num" }, clock(seconds));
 
 export const digest = (text) =>
-  text ? el("code", { title: text }, text.slice(0, 19)) : value(text);
+  text ? el("code", { title: plain(text) }, value(text.slice(0, 19))) : value(text);

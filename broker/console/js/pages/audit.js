@@ -4,7 +4,7 @@ import { badge, el, failure, loading, panel, set, shape } from "../dom.js";
 import { BrokenChain, Chain, readKey } from "../chain.js";
 import { call, follow } from "../rpc.js";
 import { DataTable } from "../table.js";
-import { clock, count, value } from "../text.js";
+import { clock, count, plain, value } from "../text.js";
 
 const PAGE = 200;
 const KEPT = 2000;
@@ -13,7 +13,7 @@ const BLOCK = 1000;
 const COLUMNS = [
   { head: "Record", cell: (it) => el("span", { class: "main num" }, count(it.n)), text: (it) => String(it.n), sort: (it) => it.n, tight: true },
   { head: "Time", cell: (it) => clock(it.t), text: (it) => clock(it.t), tight: true },
-  { head: "Event", cell: (it) => el("span", { class: "chip" }, it.event.replaceAll("_", " ")), text: (it) => it.event, sort: (it) => it.event, tight: true },
+  { head: "Event", cell: (it) => el("span", { class: "chip" }, plain(it.event).replaceAll("_", " ")), text: (it) => it.event, sort: (it) => it.event, tight: true },
   { head: "By", cell: (it) => [value(it.subject || null, 48), it.role && [" as ", value(it.role, 40)]], text: (it) => `${it.subject} ${it.role}`, sort: (it) => it.subject ?? "" },
   { head: "What it says", cell: (it) => el("span", { class: "why" }, value(it.words, 300)), text: (it) => it.words },
 ];

@@ -61,11 +61,11 @@ function changes(it) {
 function facts(it) {
   const fact = (name, ...shown) => [el("dt", {}, name), el("dd", {}, shown)];
   return el("dl", { class: "facts" },
-    fact("Class", value(it.class)), fact("Device", it.device),
+    fact("Class", value(it.class)), fact("Device", value(it.device)),
     fact("Frontend", domainLink(it.frontend, it.frontend_name), " ", label(it.frontend_label)),
     fact("Backend", domainLink(it.backend), " ", label(it.backend_label)),
     fact("Resource", value(it.resource)), fact("Enforced", enforced(it)),
-    fact("Agent says", it.enforced ? [value(it.enforced.state), it.enforced.seq !== null && ` on record ${it.enforced.seq}`, it.enforced.reason && [": ", value(it.enforced.reason, 600)]] : "nothing yet"),
+    fact("Agent says", it.enforced ? [value(it.enforced.state), it.enforced.seq !== null && ` on record ${plain(it.enforced.seq)}`, it.enforced.reason && [": ", value(it.enforced.reason, 600)]] : "nothing yet"),
     fact("Device's life", it.nonce_known ? "reported by the agent" : "not reported by the agent"));
 }
 
@@ -73,7 +73,7 @@ function record(it) {
   const inputs = Object.entries(it.inputs);
   return [el("dl", { class: "facts" },
     el("dt", {}, "Number"), el("dd", { class: "num" }, value(it.channel.seq)),
-    el("dt", {}, "Policy"), el("dd", {}, it.policy ? [value(it.policy.name), " ", it.policy.version, " ", digest(it.policy.digest)] : value(null)),
+    el("dt", {}, "Policy"), el("dd", {}, it.policy ? [value(it.policy.name), " ", value(it.policy.version), " ", digest(it.policy.digest)] : value(null)),
     inputs.map(([name, words]) => [el("dt", {}, value(name)), el("dd", {}, value(words, 600))])),
   el("h3", {}, "As published"), it.published ? el("div", { class: "record", tabindex: "0", role: "region", "aria-label": "Record as published" }, value(it.published, 4000)) : el("p", { class: "muted" }, "Nothing is published.")];
 }

@@ -7,7 +7,7 @@ import { plain, value } from "../text.js";
 
 export const link = (path, ...children) => el("a", { href: `#/${path}` }, children);
 
-export const channelLink = (it, words) => link(`channel/${keyOf(it)}`, words ?? `${it.class} ${it.device}`);
+export const channelLink = (it, words) => link(`channel/${keyOf(it)}`, words ?? plain(`${it.class} ${it.device}`));
 
 /** A domain by what it is called, leading to its page. */
 export function domainLink(domid, name = null) {

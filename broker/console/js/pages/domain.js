@@ -43,6 +43,6 @@ function drawFacts(place, domid) {
   set(place, el("dl", { class: "facts" },
     fact("Name", value(it.name, 5000)), fact("Domid", it.domid), fact("uuid", it.uuid ? el("code", {}, value(it.uuid)) : value(null)),
     fact("Label", label(it.label)), fact("Standing", badge(kind, word), it.reason && [" ", value(it.reason, 600)]),
-    fact("Label stored for", it.bound_by ? `its ${it.bound_by}` : value(null)), fact("Label set by", value(it.set_by)),
+    fact("Label stored for", it.bound_by ? ["its ", value(it.bound_by)] : value(null)), fact("Label set by", value(it.set_by)),
     fact("Policy then", value(it.policy)), fact("ssidref", value(it.ssidref)), fact("Running", it.running ? "yes" : "no, it is dying")));
 }

@@ -34,7 +34,7 @@ export default {
         held = wanted;
         if (wanted) later(policy, call("policy.show", {}, signal), drawPolicy);
         else set(policy, empty("No policy is in force", "Everything is denied: brokerctl policy load"));
-      } else if (!status && !policy.firstChild) {
+      } else if (!status && held === null) {
         set(policy, live.errors.status ? failure(live.errors.status) : loading());
       }
     };
@@ -98,7 +98,7 @@ function drawProblems(place, status) {
 function drawPolicy(it) {
   const { changed: change } = it;
   return [el("dl", { class: "facts" },
-    el("dt", {}, "Policy"), el("dd", {}, value(it.name), " ", el("strong", { class: "num" }, it.version)),
+    el("dt", {}, "Policy"), el("dd", {}, value(it.name), " ", el("strong", { class: "num" }, value(it.version))),
     el("dt", {}, "Digest"), el("dd", {}, digest(it.digest)),
     change && [el("dt", {}, "Last changed by"), el("dd", {}, el("strong", {}, value(change.subject)), change.role && [" as ", value(change.role)]),
       el("dt", {}, "When"), el("dd", { class: "num" }, `${clock(change.time)} (${ago(change.time)})`),

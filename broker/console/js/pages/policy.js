@@ -4,7 +4,7 @@ import { badge, el, empty, later, panel } from "../dom.js";
 import { diffLines, withoutSame } from "../diff.js";
 import { live } from "../live.js";
 import { call } from "../rpc.js";
-import { ago, clock, count, digest, span, value } from "../text.js";
+import { ago, clock, count, digest, plain, span, value } from "../text.js";
 
 const LONGEST_LINE = 2000;
 const CHANGES = ["policy_loaded", "policy_proposed", "policy_dropped", "policy_refused"];
@@ -39,8 +39,8 @@ export default {
 function facts(it) {
   const { changed: loaded } = it;
   return el("dl", { class: "facts" },
-    el("dt", {}, "Policy"), el("dd", {}, value(it.name), " ", el("strong", { class: "num" }, it.version)),
-    el("dt", {}, "Digest"), el("dd", {}, el("code", { class: "value" }, it.digest)),
+    el("dt", {}, "Policy"), el("dd", {}, value(it.name), " ", el("strong", { class: "num" }, value(it.version))),
+    el("dt", {}, "Digest"), el("dd", {}, el("code", {}, value(it.digest))),
     loaded && [el("dt", {}, "Changed by"), el("dd", {}, el("strong", {}, value(loaded.subject)), loaded.role && [" as ", value(loaded.role)]),
       el("dt", {}, "When"), el("dd", { class: "num" }, `${clock(loaded.time)} (${ago(loaded.time)})`),
       el("dt", {}, "Approved by"), el("dd", {}, loaded.approver ? [el("strong", {}, value(loaded.approver)), loaded.approver_role && [" as ", value(loaded.approver_role)]] : "nobody; it needed no second person"),
@@ -68,9 +68,9 @@ function drawProposal({ proposal, review, before }) {
   const { change } = review;
   return el("div", { class: "body" },
     el("dl", { class: "facts" },
-      el("dt", {}, "Proposed"), el("dd", {}, value(proposal.policy.name), " ", el("strong", { class: "num" }, proposal.policy.version), " ", digest(proposal.policy.digest)),
+      el("dt", {}, "Proposed"), el("dd", {}, value(proposal.policy.name), " ", el("strong", { class: "num" }, value(proposal.policy.version)), " ", digest(proposal.policy.digest)),
       el("dt", {}, "By"), el("dd", {}, el("strong", {}, value(proposal.subject)), proposal.role && [" as ", value(proposal.role)], `, ${ago(proposal.proposed)}; it lapses in ${span(proposal.expires - Date.now() / 1000)}`),
-      el("dt", {}, "Approve with"), el("dd", {}, el("code", {}, `brokerctl policy approve ${proposal.id}`)),
+      el("dt", {}, "Approve with"), el("dd", {}, el("code", {}, `brokerctl policy approve ${plain(proposal.id)}`)),
       proposal.governs.length > 0 && [el("dt", {}, "Governs"), el("dd", {}, proposal.governs.map((it, n) => [n > 0 && ", ", value(it)]))],
       change && [effect("Opens", change.opens, "good"), effect("Closes", change.closes, "bad"), effect("Unlabels", change.unlabels, "bad"), effect("Refuses", change.refuses, "bad"), effect("Warnings", change.warnings, "wait"),
         ![change.opens, change.closes, change.unlabels, change.refuses].some((it) => it.length) && [el("dt", {}, "Effect"), el("dd", {}, "No channel or domain changes.")]]),
@@ -95,8 +95,8 @@ const WORDS = {
 
 function drawHistory(list) {
   if (!list.length) return empty("No change is in the log", "");
-  const said = (it) => [value(it.name), it.version && ` ${it.version}`, it.why && ` ${it.why}`, it.problems && [": ", value(it.problems[0], 200)]];
+  const said = (it) => [value(it.name), it.version && [" ", value(it.version)], it.why && [" ", value(it.why)], it.problems && [": ", value(it.problems[0], 200)]];
   return el("div", { class: "body" }, el("ul", { class: "list" }, list.map((it) => el("li", {},
     el("div", { class: "grow" }, el("div", {}, said(it)), el("div", { class: "small muted" }, clock(it.t), " by ", value(it.subject || "nobody"), it.role && [" as ", value(it.role)], it.approver && [", approved by ", value(it.approver)])),
-    badge(...WORDS[it.event])))));
+    badge(...(WORDS[it.event] ?? ["none", it.event]))))));
 }
