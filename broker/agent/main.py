@@ -49,12 +49,15 @@ from broker.core.agent_report import MISSING
 from broker.net.links import LinkMonitor, LinkTable
 from broker.net.model import NetError
 from broker.net.privileges import give_up_net_admin
+from broker.systemd.journal import JournalObserver, goes_to_journal
+from broker.systemd.notify import Notifier
 from broker.text.problems import ProblemsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from twisted.logger import ILogObserver
     from twisted.python.failure import Failure
 
     from broker.agent.gates.base import BackendNodes, Gate
@@ -289,20 +292,28 @@ def _real_gates(
     return make
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The `broker-agent` command; returns its exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="broker-agent", description="Enforces the broker's decisions."
     )
-    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="agent.yaml")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--config", required=True, type=Path, metavar="FILE", help="the configuration, agent.yaml"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `broker-agent` command; returns its exit status."""
+    options = build_parser().parse_args(arguments)
     # Imported here: importing it installs it.
     from twisted.internet import reactor as installed  # noqa: PLC0415
 
     reactor = cast("Reactor", installed)
-    level = FilteringLogObserver(
-        textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.info)]
-    )
+    written: ILogObserver = textFileLogObserver(sys.stderr)
+    if goes_to_journal():
+        written = JournalObserver("broker-agent", written)
+    level = FilteringLogObserver(written, [LogLevelFilterPredicate(LogLevel.info)])
     globalLogBeginner.beginLoggingTo([level], redirectStandardIO=False)
     try:
         agent = Agent(load_config(options.config), reactor)
@@ -319,5 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reactor.addSystemEventTrigger(
         "before", "shutdown", lambda: defer.Deferred.fromCoroutine(agent.stop())
     )
+    notifier = Notifier()
+    reactor.addSystemEventTrigger("before", "shutdown", notifier.stopping)
+    notifier.ready()
     reactor.run()
     return 0

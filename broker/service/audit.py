@@ -178,9 +178,9 @@ class Audit:
             if standing is not None:
                 words = printable(standing.words, _LONGEST_REASON)
                 words = f"{words} ({standing.label})" if standing.label else words
-            self.log.info("domain {domid} is {words}", domid=domid, words=words)
+            self.log.info("domain {domid} is {words}", kind="standing", domid=domid, words=words)
 
-    def decided(self, made: Sequence[tuple[object, Entry]]) -> None:
+    def decided(self, made: Sequence[tuple[Device, Entry]]) -> None:
         """Log decisions: the devices, and what was decided."""
         if len(made) > MOST_LOGGED:
             verdicts = Counter(entry.decision.verdict for _, entry in made)
@@ -196,6 +196,9 @@ class Audit:
             decision = entry.decision
             self.log.info(
                 "{verdict} {device} ({labels}) seq={seq}: {reason}",
+                kind="decision",
+                device_class=device.device_class,
+                domid=device.domid,
                 verdict=decision.verdict,
                 device=device,
                 labels=",".join(label or "-" for label in decision.labels),
@@ -213,7 +216,9 @@ class Audit:
         self.alarmed += 1
         self.alarms.append((self.clock.seconds(), subject, detail))
         if self._ledger.charge(HOST, subject, detail, self.clock.seconds()) == "write":
-            self.log.warn("alarm: {subject}: {detail}", subject=subject, detail=detail)
+            self.log.warn(
+                "alarm: {subject}: {detail}", kind="alarm", subject=subject, detail=detail
+            )
             self.note(events.Alarm(time.time(), subject, detail))
 
     def call_denied(self, caller: Caller | None, verb: str, detail: str) -> None:
@@ -225,7 +230,13 @@ class Audit:
         )
         if charge == "write":
             subject, role = ("", "") if caller is None else (caller.subject, caller.role)
-            self.log.warn("denied {who}: {detail}", who=subject or person, detail=detail)
+            self.log.warn(
+                "denied {who}: {detail}",
+                kind="call_denied",
+                who=subject or person,
+                verb=verb,
+                detail=detail,
+            )
             self.note(events.CallDenied(time.time(), subject, role, verb, detail))
 
     def unpublished(self, path: str, seq: int, error: str) -> None:
@@ -251,7 +262,16 @@ class Audit:
         subject = f"frontend {device}: {kind}"
         if self._ledger.charge(domain.domid, subject, kind, self.clock.seconds()) == "write":
             detail = f"{kind}{evidence}"
-            self.log.warn("domain {domid}: {detail}", domid=domain.domid, detail=detail)
+            self.log.warn(
+                "domain {domid}: {detail}",
+                kind="violation",
+                domid=domain.domid,
+                device=device,
+                device_class=device.device_class,
+                rule=FRONTEND_DIR,
+                party="frontend",
+                detail=detail,
+            )
             self.note(
                 events.Violation(
                     time.time(), domain.domid, domain.uuid, str(device), FRONTEND_DIR, detail
@@ -269,7 +289,17 @@ class Audit:
         account = blamed or HOST
         subject = f"{device}: {party} broke {rule}"
         if self._ledger.charge(account, subject, rule, self.clock.seconds()) == "write":
-            self.log.warn("{subject}: {evidence}", subject=subject, evidence=evidence)
+            self.log.warn(
+                "{subject}: {evidence}",
+                kind="violation",
+                domid=device.domid if blamed is None else blamed,
+                device=device,
+                device_class=device.device_class,
+                rule=rule,
+                party=party,
+                subject=subject,
+                evidence=evidence,
+            )
             self.note(
                 events.Violation(
                     time.time(),

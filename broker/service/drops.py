@@ -37,17 +37,19 @@ async def read_drops(store: StoreConnection, mirror: Mirror, domids: Iterable[in
     wanted = [make(it) for it in backends for make in (paths.drops_path, paths.agent_path)]
     values = await store.read_many(wanted)
     for backend, drops, lives in zip(backends, values[::2], values[1::2], strict=True):
-        _take(mirror, mirror.untrusted_drops, backend, drops)
+        known = backend in mirror.domains
+        _take(mirror.untrusted_drops, backend, drops, known=known)
         before = mirror.untrusted_agents.get(backend)
-        _take(mirror, mirror.untrusted_agents, backend, lives)
+        # Domain 0 may have no home in a store that no toolstack has filled yet.
+        _take(mirror.untrusted_agents, backend, lives, known=known or backend == 0)
         if mirror.untrusted_agents.get(backend) != before:
             mirror.agents_heard[backend] = time.monotonic()
 
 
-def _take(mirror: Mirror, held: dict[int, bytes], backend: int, value: bytes | StoreError) -> None:
+def _take(held: dict[int, bytes], backend: int, value: bytes | StoreError, *, known: bool) -> None:
     if isinstance(value, NotFoundError):
         held.pop(backend, None)
-    elif not isinstance(value, StoreError) and backend in mirror.domains:
+    elif not isinstance(value, StoreError) and known:
         held[backend] = value
 
 

@@ -290,25 +290,34 @@ def _store(settings: Settings, reactor: Reactor) -> tuple[StoreServer | None, st
     return server, f"unix:{socket}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run brokerd: its exit status.
-
-    0 after a clean stop, 1 if the state is refused, 2 for bad input, 3 if the audit log cannot be
-    written: starting again may help.
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="brokerd", description="Decide which domains may be connected to whom."
     )
-    parser.add_argument("--config", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--store", metavar="unix:PATH|xenbus|embedded")
-    parser.add_argument("--state", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--config", required=True, type=Path, metavar="FILE", help="the configuration, broker.yaml"
+    )
+    parser.add_argument(
+        "--store", metavar="unix:PATH|xenbus|embedded", help="wins over the configuration's"
+    )
+    parser.add_argument("--state", type=Path, metavar="DIR", help="wins over the configuration's")
     parser.add_argument(
         "--init",
         action="store_true",
         help="make a new state, or accept one that is lost, corrupt or older than what is "
         "published",
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run brokerd: its exit status.
+
+    0 after a clean stop, 1 if the state is refused, 2 for bad input, 3 if the audit log cannot be
+    written: starting again may help.
+    """
+    options = build_parser().parse_args(arguments)
     # Twisted's own news (ports that start, the main loop) help no operator; its errors do.
     levels = LogLevelFilterPredicate()
     levels.setLogLevelForNamespace("log_legacy", LogLevel.warn)

@@ -400,3 +400,15 @@ async def test_the_worst_comes_first(host, box):
     box.brokerd.audit.unrotated = "it grows"
     assert [it.level for it in (await status(box)).findings] == ["red", "amber"]
     assert (await status(box)).health == "red"
+
+
+@run
+async def test_domain_0s_agent_is_heard_also_where_no_toolstack_was(box):
+    await box.start()
+    assert 0 not in box.engine.mirror.domains
+    await box.engine.connection.write(
+        paths.agent_path(0), b"at=7 version=1 policy=- beat=1 open=0 closed=0 suspended=0 failed=0"
+    )
+    await until(lambda: 0 in box.engine.mirror.untrusted_agents, "it is heard")
+    (agent,) = await box.brokerd.admin.agent_list(CALLER, methods.Nothing())
+    assert (agent.backend, agent.name, agent.version) == (0, None, "1")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorUNIX
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve an empty store until SIGINT or SIGTERM: 0 after that, 3 if it cannot listen."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="broker-store", description="A xenstore in pure Python, without Xen."
     )
@@ -30,7 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="make DIR/<domid>.sock for each introduced domain; who connects speaks as that domid",
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve an empty store until SIGINT or SIGTERM: 0 after that, 3 if it cannot listen."""
+    options = build_parser().parse_args(arguments)
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
     server = StoreServer(
         EmbeddedStore(),
