@@ -64,9 +64,10 @@ def check_profile(profile: Profile) -> list[Problem]:
     """Contradictions, and what is never reached, each at its place."""
     problems = []
     for number, step in enumerate(profile.steps):
-        message = _contradiction(step) if isinstance(step, Rule) else ""
+        before = profile.steps[:number]
+        message = _contradiction(step) if isinstance(step, Rule) else _again(step, before)
         if not message:
-            message = _unreachable(step, profile.steps[:number])
+            message = _unreachable(step, before)
         if message:
             problems.append(problem_at(step.where, message))
     return problems
@@ -126,6 +127,14 @@ def _ports(by_field: dict[str, Match]) -> str:
         said = [by_field.get(field) for field in ("udp.sport", "udp.dport")]
         if all(it is not None and it.use is None and not _any(it.values, ports) for it in said):
             return f"no frame matches: {header} has one of the ports {ports[0]} and {ports[1]}"
+    return ""
+
+
+def _again(include: Include, before: Sequence[Rule | Include]) -> str:
+    """Where a profile is included already, or empty."""
+    for step in before:
+        if not isinstance(step, Rule) and step.includes == include.includes:
+            return f"{include.includes} is included already, at {step.where}"
     return ""
 
 

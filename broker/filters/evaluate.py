@@ -50,6 +50,8 @@ class Asking(msgspec.Struct):
     direction: Direction
     frame: Frame
     within: bool = True
+    asked: dict[str, Outcome] = {}
+    """What profiles have said: one that is included in many places is asked once."""
 
 
 def evaluate(asking: Asking, names: Sequence[str]) -> Outcome:
@@ -70,6 +72,13 @@ def evaluate(asking: Asking, names: Sequence[str]) -> Outcome:
 
 def ask(asking: Asking, profile: Profile) -> Outcome:
     """What one profile says."""
+    outcome = asking.asked.get(profile.name)
+    if outcome is None:
+        outcome = asking.asked[profile.name] = _ask(asking, profile)
+    return outcome
+
+
+def _ask(asking: Asking, profile: Profile) -> Outcome:
     for step in profile.steps:
         if isinstance(step, Include):
             outcome = ask(asking, asking.library.profiles[step.includes])

@@ -57,6 +57,8 @@ def build_library(profiles: Iterable[Profile]) -> Library:
     for profile in by_name.values():
         problems += _includes(profile, by_name)
     if not problems:
+        problems += _too_deep(by_name)
+    if not problems:
         library = Library(by_name)
         for profile in by_name.values():
             try:
@@ -78,22 +80,38 @@ def _includes(profile: Profile, by_name: Mapping[str, Profile]) -> list[Problem]
             hint = f"; did you mean {close[0]}?" if close else ""
             problems.append(problem_at(step.where, f"there is no profile {step.includes}{hint}"))
             continue
-        circle = _circle(step.includes, profile.name, by_name, (profile.name,))
-        if circle:
-            problems.append(problem_at(step.where, circle))
+        way = _way(step.includes, profile.name, by_name)
+        if way:
+            said = f"the includes go round: {' -> '.join((profile.name, *way))}"
+            problems.append(problem_at(step.where, said))
     return problems
 
 
-def _circle(name: str, start: str, by_name: Mapping[str, Profile], way: tuple[str, ...]) -> str:
-    if name == start:
-        return f"the includes go round: {' -> '.join((*way, name))}"
-    if len(way) > MAX_DEPTH:
-        return f"includes are nested more than {MAX_DEPTH} deep: {' -> '.join((*way, name))}"
-    profile = by_name.get(name)
-    if profile is None or name in way:
-        return ""
-    for included in profile.includes():
-        found = _circle(included, start, by_name, (*way, name))
-        if found:
-            return found
-    return ""
+def _way(start: str, end: str, by_name: Mapping[str, Profile]) -> tuple[str, ...]:
+    """The shortest way from one profile to another by includes; empty if there is none."""
+    ways: dict[str, tuple[str, ...]] = {start: (start,)}
+    waiting = [start]
+    for name in waiting:
+        if name == end:
+            return ways[name]
+        for included in by_name[name].includes() if name in by_name else ():
+            if included not in ways:
+                ways[included] = (*ways[name], included)
+                waiting.append(included)
+    return ()
+
+
+def _too_deep(by_name: Mapping[str, Profile]) -> list[Problem]:
+    """Profiles whose includes are nested too deep; they go round in no circle."""
+    depths: dict[str, int] = {}
+
+    def depth(name: str) -> int:
+        if name not in depths:
+            depths[name] = 1 + max(map(depth, by_name[name].includes()), default=-1)
+        return depths[name]
+
+    return [
+        problem_at(profile.default_where, f"includes are nested more than {MAX_DEPTH} deep")
+        for profile in by_name.values()
+        if depth(profile.name) > MAX_DEPTH
+    ]
