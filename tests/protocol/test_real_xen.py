@@ -19,7 +19,7 @@ TRACED = [
 ]
 DUMPED = [
     pytest.param(path.stem, device, id=f"{path.stem}-{'-'.join(map(str, device))}")
-    for path in sorted(DUMPS.glob("[0-9]-*.txt"))
+    for path in sorted(DUMPS.glob("[0-9]*-*.txt"))
     for device in devices_dumped(path.stem)
 ]
 
