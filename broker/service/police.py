@@ -18,7 +18,7 @@ from broker.core.sanctions import SEVERITY, End, action_for, damped
 from broker.protocol.life import NEVER, Violation
 from broker.protocol.monitor import Monitor
 from broker.service import events
-from broker.service.ends import read_ends
+from broker.service.ends import UnreadableError, read_ends
 from broker.text.escape import escape
 from broker.xenstore import paths
 from broker.xenstore.errors import ConnectionLostError, StoreError
@@ -44,6 +44,8 @@ PAUSE: Final = 0.1
 """Seconds between two looks at one channel, however fast it changes."""
 _STALL: Final = "deadline."
 _ENDS: Final = f"{paths.LOCAL_DOMAIN}/"
+UNREADABLE: Final = 10.0
+"""Seconds that an end may hide what could be read before; dom0's helper opens it in less."""
 AT_ONCE: Final = 8
 """Channels looked at together: the rest of the store's time is the decisions'."""
 
@@ -79,6 +81,7 @@ class Police:
         self._lives: dict[Device, tuple[int, Monitor, Life]] = {}
         self._marked: dict[Device, None] = {}
         self._looked: dict[Device, float] = {}
+        self._hidden: dict[Device, float] = {}
         self._call: IDelayedCall | None = None
         self._busy = False
 
@@ -98,6 +101,7 @@ class Police:
         self._lives.clear()
         self._marked.clear()
         self._looked.clear()
+        self._hidden.clear()
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -153,8 +157,10 @@ class Police:
             if device.gone:
                 del self._lives[device]
                 self._looked.pop(device, None)
-            elif monitor.due(life) < now:
+            elif monitor.due(life) < now or device in self._hidden:
                 self.mark(device)
+        for device in [it for it in self._hidden if it not in self._lives]:
+            del self._hidden[device]
 
     def _patrol(self) -> None:
         self._call = None
@@ -200,6 +206,9 @@ class Police:
             ends = await read_ends(connection, front, back.decode("ascii"))
         except ConnectionLostError:
             raise
+        except UnreadableError as error:
+            self._unreadable(device, error)
+            return
         except StoreError as error:
             self.log.debug("{device} cannot be looked at: {e}", device=device, e=error)
             return
@@ -209,6 +218,7 @@ class Police:
         if ends is None or device.gone:
             self.mark(device)  # it changes faster than it can be read: later
             return
+        self._hidden.pop(device, None)
         held = self._lives.get(device)
         known = held is not None and held[:2] == (entry.seq, monitor)
         life = held[2] if held is not None and known else monitor.begin()
@@ -216,6 +226,19 @@ class Police:
         self._lives[device] = (entry.seq, monitor, life)
         if violations:
             self._deal_with(device, violations)
+
+    def _unreadable(self, device: Device, error: UnreadableError) -> None:
+        """An end hides what could be read before: nothing is taken for changed by it, for a while.
+
+        Dom0's helper lets the broker read again what an end hid from it, and may be late, as it may
+        be before the first look.
+        """
+        now = self._clock.seconds()
+        if device not in self._lives or now - self._hidden.setdefault(device, now) < UNREADABLE:
+            return
+        self._hidden[device] = now
+        said = Violation(error.side, f"{error.side}.readable", escape(str(error), 200), now)
+        self._deal_with(device, (said,))
 
     def _settled(self, device: Device) -> bool:
         """Whether the channel is open, as decided last.
