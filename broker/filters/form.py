@@ -45,6 +45,6 @@ class ProfileForm(Marked):
 
     profile: Text
     description: Text
-    default: Verdict | DefaultForm
+    default: Text | DefaultForm
     variables: dict[Text, VariableForm] = msgspec.field(default_factory=dict)
     rules: tuple[RuleForm, ...] = ()

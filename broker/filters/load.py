@@ -97,14 +97,13 @@ class _Reader:
         ]
         steps.sort(key=lambda step: (step.priority, step.number))
         self._unused(variables, steps)
-        at = form.default if isinstance(form.default, DefaultForm) else form
         return Profile(
             name=str(form.profile),
             description=str(form.description).strip(),
             variables=variables,
             steps=tuple(steps),
             default=self._default(),
-            default_where=self._where(at),
+            default_where=self._where(form.default),
             digest=digest,
         )
 
@@ -112,7 +111,9 @@ class _Reader:
         default = self._form.default
         if isinstance(default, DefaultForm):
             return {"from-guest": default.from_guest, "to-guest": default.to_guest}
-        return dict.fromkeys(DIRECTIONS, default)
+        if default not in ("accept", "drop"):
+            self._bad(default, f"expected accept or drop, not '{escape(default, 60)}'")
+        return dict.fromkeys(DIRECTIONS, "accept" if default == "accept" else "drop")
 
     def _name(self, text: Text, pattern: re.Pattern[str], what: str, made_of: str) -> None:
         if not pattern.fullmatch(text):

@@ -55,6 +55,14 @@ def test_defaults_may_differ_by_direction():
     assert load("", head).default == {"from-guest": "drop", "to-guest": "accept"}
 
 
+def test_a_default_is_mandatory_and_one_of_two():
+    head = "profile: p\ndescription: d\n"
+    assert problems("", head) == ["p.yaml:1:1: 'default' is missing"]
+    said = problems("default: maybe\n", head)
+    assert said == ["p.yaml:3:10: expected accept or drop, not 'maybe'"]
+    assert "'to-guest' is missing" in problems("default: {from-guest: drop}\n", head)[0]
+
+
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [

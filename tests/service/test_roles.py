@@ -167,6 +167,9 @@ SEES = {
 @run
 async def test_each_is_shown_what_is_his_and_nothing_else(host, box):
     scoped = await two_domains(host, box)
+    for domid in (3, 4):
+        words = {"domain": f"uuid:{uuid_of(domid)}", "profile": "no-multicast"}
+        await call(scoped, ROOT_CALLER, "filter.attach", **words)
     for role, (domains, labels, channels) in SEES.items():
         who = caller(role)
         assert {it.domid for it in await call(scoped, who, "domain.list")} == domains, role
@@ -174,12 +177,15 @@ async def test_each_is_shown_what_is_his_and_nothing_else(host, box):
         assert {int(it.uuid[-1]) for it in found} == labels, role
         shown = await call(scoped, who, "channel.list")
         assert {(it.device_class, it.frontend) for it in shown} == channels, role
+        attached = await call(scoped, who, "filter.attached")
+        assert {int(it.key[-1]) for it in attached} == domains - {0}, role
 
 
 def test_each_method_that_leaves_out_is_tried_here(store_daemon):
     """A new one belongs into the tests around this."""
     leaves_out = {method.name for method in METHODS if method.object == "each"}
-    assert leaves_out == {"domain.list", "label.list", "channel.list", "channel.watch"}
+    listed = {f"{kind}.list" for kind in ("domain", "label", "channel")}
+    assert leaves_out == {*listed, "channel.watch", "filter.attached"}
 
 
 @run
