@@ -121,7 +121,8 @@ def checked_text(record: FilterRecord) -> str:
             f"a filter record of {len(text) + 91} bytes, at most {MAX_SIGNED_BYTES} fit: give "
             "networks or ranges instead of single addresses"
         )
-    parse_filter(f"{text} sig=-".encode("ascii"))
+    if parse_filter(f"{text} sig=-".encode("ascii")) != record:
+        raise RecordError("a variable's value is empty")
     return text
 
 
