@@ -99,6 +99,22 @@ def verify_ticket(untrusted_text: bytes, keys: Iterable[Ed25519PublicKey]) -> Ti
     Raises:
         RecordError: it is no ticket.
     """
+    ticket = read_ticket(untrusted_text)
+    for key in keys:
+        try:
+            verify_line(untrusted_text, _CONTEXT, key)
+        except RecordError:
+            continue
+        return ticket
+    return None
+
+
+def read_ticket(untrusted_text: bytes) -> Ticket:
+    """What a line says, whoever signed it: for knowing what is asked, and nothing else.
+
+    Raises:
+        RecordError: it is no ticket.
+    """
     _, raw = read_line(untrusted_text, ("label",), FIELDS)
     uses = matched_value(raw, "uses", None)
     ticket = Ticket(
@@ -112,13 +128,7 @@ def verify_ticket(untrusted_text: bytes, keys: Iterable[Ed25519PublicKey]) -> Ti
     )
     if f"{_unsigned(ticket)} sig={raw['sig']}".encode("ascii") != untrusted_text:
         raise RecordError("not in canonical form")
-    for key in keys:
-        try:
-            verify_line(untrusted_text, _CONTEXT, key)
-        except RecordError:
-            continue
-        return ticket
-    return None
+    return ticket
 
 
 def _unsigned(ticket: Ticket) -> str:

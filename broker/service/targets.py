@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.core.record import RecordError
 from broker.core.roles import NO_TARGET, Named, Target
+from broker.core.ticket import read_ticket
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector, parse_selector
 
@@ -39,8 +41,9 @@ class Targets:
     def of_call(self, method: Method, arguments: Arguments) -> Target:
         """What the arguments name.
 
-        A domain is the field `domain`; a channel the fields `frontend` (or `domain`),
-        `device_class`, `device`, `resource`, as far as the method has them.
+        A domain is the field `domain`, or what a `ticket` or `uuid` says; a channel the fields
+        `frontend` (or `domain`), `device_class`, `device`, `resource`, as far as the method has
+        them.
 
         Raises:
             RpcError: `bad_input`, a domain is named as none can be.
@@ -77,9 +80,10 @@ class Targets:
 
     def _domain(self, arguments: Arguments) -> Target:
         """A domain and its label; to be given a new one, that has to be granted as well."""
-        selector = selector_of(_field(arguments, "domain") or "")
+        selector, new = _asked(arguments)
+        if selector is None:
+            return Target(domains=(Named(None, None),), labels=(None,))
         domains, labels = self._selected(selector)
-        new = _field(arguments, "label")
         if new is not None:
             labels = (*(label for label in labels if label is not None), new)
         return Target(domains=domains, labels=labels)
@@ -128,6 +132,21 @@ class Targets:
 
     def _label(self, domain: Domain) -> str | None:
         return self._engine.judge.standing(domain.domid).label
+
+
+def _asked(arguments: Arguments) -> tuple[Selector | None, str | None]:
+    """Which domain, and the label it is to have; a ticket says both. None: it names no domain."""
+    untrusted_ticket, uuid = _field(arguments, "ticket"), _field(arguments, "uuid")
+    if untrusted_ticket is not None:
+        try:
+            ticket = read_ticket(untrusted_ticket.strip().encode("utf-8"))
+        except RecordError:
+            return None, None  # no ticket: its method says so
+        return Selector("uuid", ticket.uuid), ticket.label
+    if uuid is not None:
+        return Selector("uuid", uuid), None
+    domain = _field(arguments, "domain")
+    return None if domain is None else selector_of(domain), _field(arguments, "label")
 
 
 def _named(domain: Domain) -> Named:

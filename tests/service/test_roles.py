@@ -8,7 +8,9 @@ import msgspec
 import pytest
 import pytest_twisted
 from broker_host import POLICY, until, uuid_of
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.core.ticket import Ticket, sign_ticket
 from broker.rpc.admin import ROOT, Caller
 from broker.rpc.catalogue import METHODS
 from broker.rpc.errors import RpcError
@@ -186,6 +188,53 @@ def test_each_method_that_leaves_out_is_tried_here(store_daemon):
     leaves_out = {method.name for method in METHODS if method.object == "each"}
     listed = {f"{kind}.list" for kind in ("domain", "label", "channel")}
     assert leaves_out == {*listed, "channel.watch", "filter.attached"}
+
+
+def ticket(uuid, label):
+    """What an authorisation looks at; whoever signed it."""
+    made = Ticket(
+        uuid=uuid,
+        label=label,
+        policy="corp",
+        version="1.0",
+        digest="sha256:" + "0" * 64,
+        expires=4_000_000_000,
+        uses=(),
+    )
+    return sign_ticket(made, Ed25519PrivateKey.generate()).decode()
+
+
+@run
+async def test_a_ticket_asks_for_the_label_it_gives_and_the_domain_it_gives_it_to(host, box):
+    admin = await two_domains(host, box)
+    new, mine, others = uuid_of(7), uuid_of(3), uuid_of(4)
+    for role, asked, may in (
+        ("plain", {"ticket": ticket(new, "plain")}, True),
+        ("plain", {"ticket": ticket(new, "lonely")}, False),
+        ("plain", {"ticket": ticket(others, "plain")}, False),
+        ("both", {"ticket": ticket(others, "plain")}, True),
+        ("byuuid", {"ticket": ticket(mine, "plain")}, True),
+        ("byuuid", {"ticket": ticket(new, "plain")}, False),
+        ("plain", {"ticket": "x"}, False),
+        ("plain", {"uuid": mine}, True),
+        ("plain", {"uuid": others}, False),
+        ("plain", {"uuid": "x"}, False),
+        ("plain", {}, False),
+        ("vifs", {"ticket": ticket(new, "plain")}, False),
+    ):
+        for name in ("label.import", "label.check"):
+            if name == "label.import" and "ticket" not in asked:
+                continue
+            method = METHODS[name]
+            given = msgspec.convert(asked, method.arguments)
+            try:
+                admin.authorize(caller(role), method, given)
+            except RpcError as error:
+                assert error.code == "denied"
+                allowed = False
+            else:
+                allowed = True
+            assert allowed is may, (role, name, asked)
 
 
 @run
