@@ -41,7 +41,6 @@ HEADERS: Final = (
     (b"Cross-Origin-Opener-Policy", b"same-origin"),
     (b"Cross-Origin-Resource-Policy", b"same-origin"),
     (b"Permissions-Policy", b"camera=(), geolocation=(), microphone=()"),
-    (b"Cache-Control", b"no-cache"),
 )
 _KINDS: Final = {
     ".html": b"text/html; charset=utf-8",
@@ -50,31 +49,47 @@ _KINDS: Final = {
     ".svg": b"image/svg+xml",
 }
 _INDEX: Final = "index.html"
+_ASK_AGAIN: Final = b"no-store"
+_FOR_GOOD: Final = b"private, max-age=31536000, immutable"
 
 
 class Asset(msgspec.Struct, frozen=True):
-    """One file: its bytes, its media type, and a tag that changes when it does."""
+    """One file: its bytes, its media type, and how long a browser may keep it."""
 
     body: bytes
     kind: bytes
-    tag: bytes
+    keep: bytes
 
 
 @cache
 def assets() -> dict[bytes, Asset]:
-    """The console's files by the path they are served at."""
-    return dict(_files(resources.files("broker.console"), HOME))
+    """The console's files by the path they are served at.
+
+    All but the page itself are below a directory named by what they hold, so that a browser asks
+    for them once, and never mixes two versions.
+    """
+    files = {
+        name: (body, kind) for name, body, kind in _files(resources.files("broker.console"), "")
+    }
+    page, kind = files.pop(_INDEX)
+    digest = hashlib.sha256()
+    for name, (body, _) in sorted(files.items()):
+        digest.update(b"%b %d\n%b" % (name.encode("ascii"), len(body), body))
+    home = HOME + digest.hexdigest()[:16].encode("ascii") + b"/"
+    page = page.replace(b'"' + HOME, b'"' + home)
+    return {HOME: Asset(page, kind, _ASK_AGAIN)} | {
+        home + name.encode("ascii"): Asset(body, kind, _FOR_GOOD)
+        for name, (body, kind) in files.items()
+    }
 
 
-def _files(directory: Traversable, path: bytes) -> Iterator[tuple[bytes, Asset]]:
+def _files(directory: Traversable, path: str) -> Iterator[tuple[str, bytes, bytes]]:
     for entry in directory.iterdir():
         name = entry.name
         if entry.is_dir():
-            yield from _files(entry, path + name.encode("ascii") + b"/")
+            yield from _files(entry, f"{path}{name}/")
         elif (kind := _KINDS.get(name[name.rfind(".") :])) is not None:
-            body = entry.read_bytes()
-            tag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode("ascii")
-            yield path + (b"" if name == _INDEX else name.encode("ascii")), Asset(body, kind, tag)
+            yield path + name, entry.read_bytes(), kind
 
 
 def who_calls(caller: Caller) -> bytes:

@@ -153,17 +153,15 @@ class AdminRequest(http.Request):
         if self.uri == DESCRIPTION:
             self._send(http.OK, self._site.description)
         elif self.uri == console.CALLER:
+            self.setHeader(b"Cache-Control", b"no-store")
             self._send(http.OK, console.who_calls(caller))
         elif self.uri in (b"/", console.HOME[:-1]):
             self.setHeader(b"Location", console.HOME)
             self._send(http.FOUND, b"")
         elif (asset := console.assets().get(self.uri)) is not None:
-            for name, value in (*console.HEADERS, (b"ETag", asset.tag)):
+            for name, value in (*console.HEADERS, (b"Cache-Control", asset.keep)):
                 self.setHeader(name, value)
-            if self.getHeader(b"If-None-Match") == asset.tag:
-                self._send(http.NOT_MODIFIED, b"", asset.kind)
-            else:
-                self._send(http.OK, asset.body, asset.kind)
+            self._send(http.OK, asset.body, asset.kind)
         else:
             return False
         return True

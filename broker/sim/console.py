@@ -16,10 +16,10 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import task
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from broker.pki.authority import Authority
@@ -32,7 +32,7 @@ from broker.sim.host import Domain, HostError, SimulatedHost
 from broker.sim.toolstack import vbd, vif
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from broker.sim.toolstack import Device
     from broker.xenstore.transport import Reactor
@@ -50,6 +50,8 @@ roles:
   deployer: [{verbs: [read, policy.load], second_person: true}]
   officer: [{verbs: [read, policy.load, policy.govern, policy.approve]}]
 """
+_AT_ONCE: Final = 10
+"""Domains created together."""
 _TIERS: Final = ("web_red", "web_blue", "db_red", "web_red", "db_blue", "web_blue")
 
 
@@ -121,16 +123,20 @@ class ConsoleHost:
             ("red-thief", "web_red", "blue"),
             ("stray", None, "red"),
         )
+        tenants: list[tuple[str, str, list[Device]]] = []
         for number in range(max(0, count - len(special))):
             label = _TIERS[number % len(_TIERS)]
             tier, _, customer = label.partition("_")
-            await self.create(
-                f"{customer}-{tier}{number // len(_TIERS) + 1}{'abcdef'[number % 6]}",
-                label,
-                devices(number, customer),
-            )
-            if number % 10 == 9:
-                tell(f"{number + 1} domains")
+            name = f"{customer}-{tier}{number // len(_TIERS) + 1}{'abcdef'[number % 6]}"
+            tenants.append((name, label, devices(number, customer)))
+        for start in range(0, len(tenants), _AT_ONCE):
+            some = tenants[start : start + _AT_ONCE]
+            await _together(self.label(name, label) for name, label, _ in some)
+            await _together(self.create(name, None, wanted) for name, _, wanted in some)
+            for domain, (_, label, _) in zip(self.domains[start:], some, strict=True):
+                domain.label = label
+            tell(f"{start + len(some)} domains")
+        # In this order: of two rivals the first is admitted.
         for number, (name, own, customer) in enumerate(special):
             await self.create(name, own, devices(200 + number, customer))
 
@@ -174,6 +180,11 @@ def devices(number: int, customer: str) -> list[Device]:
     """A network device, and a disk of a customer's."""
     mac = f"00:16:3e:00:{number >> 8:02x}:{number & 255:02x}"
     return [vif(0, mac), vbd(51712, f"/dev/vg/{customer}-{number}")]
+
+
+async def _together(works: Iterable[Coroutine[Deferred[Any], Any, Any]]) -> None:
+    """Do all of this at once; the first failure is the whole's."""
+    await gatherResults([Deferred.fromCoroutine(it) for it in works], consumeErrors=True)
 
 
 def _now() -> datetime:

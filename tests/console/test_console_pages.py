@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pytest_twisted import ensureDeferred
 
@@ -121,7 +123,7 @@ async def test_who_may_talk_to_whom_is_a_graph_and_the_same_as_a_table(visit):
 @ensureDeferred
 async def test_decisions_appear_as_they_fall_and_can_be_held(visit, stage):
     page = await visit("live")
-    await page.says("Nothing has been decided since")
+    await page.says("Live", "Since this page was opened")
     domain = await stage.console.create("comer", "web_red", devices(400, "red"))
     await page.says("comer", "Granted", "agent's report", "Open")
     await page.click("Pause", "button")
@@ -180,6 +182,22 @@ async def test_the_log_is_followed_and_its_chain_checked_with_the_brokers_key(vi
     await page.attach("input[type=file]", "broker.pub", key)
     await page.click("Check the log", "button")
     await page.says("The log is whole: records 1 to ", "are signed by this key")
+
+
+@ensureDeferred
+async def test_a_log_that_is_not_the_one_seen_before_is_told(visit):
+    page = await visit("audit")
+    await page.says("Following")
+    for seen in ({"n": 3, "hash": "0" * 64}, {"n": 10**9, "hash": "0" * 64}):
+        await page.run(f"localStorage.setItem('audit-head', '{json.dumps(seen)}')")
+        await page.click("Check the log", "button")
+        await page.says("The log is not the one that this browser saw before.")
+        await page.click("Forget what was seen", "button")
+    await page.click("Check the log", "button")
+    await page.says("The log is whole")
+    head = await page.run("JSON.parse(localStorage.getItem('audit-head'))")
+    assert head["n"] > 3
+    await page.run("localStorage.removeItem('audit-head')")
 
 
 FORGED = """(() => {

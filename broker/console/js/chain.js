@@ -10,6 +10,9 @@ const bytes = (text) => new TextEncoder().encode(text);
 
 export class BrokenChain extends Error {}
 
+/** A record is not the one that was seen in its place before. */
+export class OtherChain extends Error {}
+
 async function hashOf(before, body) {
   const sum = await crypto.subtle.digest("SHA-256", bytes(before + body));
   return Array.from(new Uint8Array(sum), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -28,11 +31,12 @@ export function readKey(pem) {
 
 /**
  * Checks records as they are shown, the oldest first. `counted` is how many were right, `signed` how
- * many checkpoints the key signed.
+ * many checkpoints the key signed. `known` is a record {n, hash} that was seen before.
  */
 export class Chain {
-  constructor(key = null) {
+  constructor(key = null, known = null) {
     this.key = key;
+    this.known = known;
     this.counted = 0;
     this.signed = 0;
     this.checkpoints = 0;
@@ -50,6 +54,7 @@ export class Chain {
     if (this.last && n !== this.last.n + 1) throw new BrokenChain(`Record ${n} stands where ${this.last.n + 1} belongs.`);
     const body = line.slice(0, -',"hash":"'.length - 64 - '"}'.length);
     if (before !== null && (await hashOf(before, body)) !== hash) throw new BrokenChain(`Record ${n} is not as it was written, or the one before is not.`);
+    if (this.known?.n === n && this.known.hash !== hash) throw new OtherChain(n);
     if (kind === "checkpoint") await this.#checkpoint(JSON.parse(line), n, before);
     if (before !== null) this.counted += 1;
     this.first ??= n;

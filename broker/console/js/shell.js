@@ -21,7 +21,7 @@ export class Shell {
     this.links = new Map();
     this.who = el("div", { class: "who" });
     this.side = el("aside", { class: "side", id: "side", "aria-label": "Console" },
-      el("a", { class: "brand", href: "#/" }, el("img", { src: "/console/icon.svg", alt: "" }), "Policy broker"),
+      el("a", { class: "brand", href: "#/" }, el("img", { src: new URL("../icon.svg", import.meta.url).href, alt: "" }), "Policy broker"),
       el("nav", { class: "nav", "aria-label": "Pages" }, MENU.map(([head, pages]) => [
         el("h2", {}, head),
         el("ul", {}, pages.map(([path, words]) => el("li", {}, this.#link(path, words)))),

@@ -1,7 +1,7 @@
 // The audit log: its records as they are written, and a check of their chain in this browser.
 
 import { badge, el, failure, loading, panel, set, shape } from "../dom.js";
-import { BrokenChain, Chain, readKey } from "../chain.js";
+import { BrokenChain, Chain, OtherChain, readKey } from "../chain.js";
 import { call, follow } from "../rpc.js";
 import { DataTable } from "../table.js";
 import { clock, count, plain, value } from "../text.js";
@@ -9,6 +9,7 @@ import { clock, count, plain, value } from "../text.js";
 const PAGE = 200;
 const KEPT = 2000;
 const BLOCK = 1000;
+const SEEN = "audit-head"; // Where the browser keeps the last record it checked.
 
 const COLUMNS = [
   { head: "Record", cell: (it) => el("span", { class: "main num" }, count(it.n)), text: (it) => String(it.n), sort: (it) => it.n, tight: true },
@@ -100,7 +101,8 @@ const say = (kind, words, ...more) => el("div", { class: `headline ${kind}`, rol
 
 /** Walk from the oldest record kept to the newest, and say what was found. */
 async function verify(place, key, signal) {
-  const chain = new Chain(key);
+  const known = JSON.parse(localStorage.getItem(SEEN) ?? "null");
+  const chain = new Chain(key, known);
   const newest = (await call("audit.list", { last: 1 }, signal)).last;
   let next = await oldestKept(newest, signal);
   try {
@@ -113,16 +115,17 @@ async function verify(place, key, signal) {
       next = end + 1;
       set(place, say("wait", `Checking: record ${count(end)} of ${count(newest)}`, ""));
     }
+    if (known && known.n > newest) throw new OtherChain();
   } catch (error) {
+    if (error instanceof OtherChain) {
+      set(place, say("bad", "The log is not the one that this browser saw before.", `Record ${count(known.n)} was there, and is another now or gone. If the broker was set up anew, that is why; if not, the log was cut or written anew. `, forget(place)));
+      return;
+    }
     if (!(error instanceof BrokenChain)) throw error;
     set(place, say("bad", "The log is not whole.", `${error.message} ${count(chain.counted)} records before it are right. Check with brokerctl audit verify on the broker's host.`));
     return;
   }
-  const remembered = remember(chain);
-  if (remembered) {
-    set(place, say("bad", "The log was written anew.", remembered));
-    return;
-  }
+  localStorage.setItem(SEEN, JSON.stringify(chain.last));
   const signatures = key ? `${count(chain.signed)} of ${count(chain.checkpoints)} checkpoints are signed by this key.`
     : `${count(chain.checkpoints)} checkpoints were not checked for their signature: choose broker.pub.`;
   set(place, say("good", `The log is whole: records ${count(chain.first)} to ${count(chain.last.n)} follow one another.`, signatures,
@@ -143,12 +146,7 @@ async function oldestKept(newest, signal) {
   return there;
 }
 
-/** What this browser saw as the last record stays so: else words that say what changed. */
-function remember(chain) {
-  const name = "audit-head";
-  const held = JSON.parse(localStorage.getItem(name) ?? "null");
-  if (held && held.n > chain.last.n) return `This browser saw record ${count(held.n)} before; the log ends with ${count(chain.last.n)} now. If the broker was not set up anew, it was cut.`;
-  if (held && held.n === chain.last.n && held.hash !== chain.last.hash) return `Record ${count(held.n)} was another one when this browser looked before.`;
-  localStorage.setItem(name, JSON.stringify(chain.last));
-  return "";
-}
+const forget = (place) => el("button", { class: "button", type: "button", onclick: () => {
+  localStorage.removeItem(SEEN);
+  set(place);
+} }, "Forget what was seen");
