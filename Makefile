@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv venv-dev venv-bench venv-fuzz demo demo-console console-pictures test test-kernel61 test-mutants fuzz e2e bench deb minidomain lint clean
+.PHONY: help venv venv-dev venv-bench venv-fuzz demo recording demo-console console-pictures test test-kernel61 test-mutants fuzz e2e bench deb minidomain lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ $(VENV)/.fuzz: $(VENV)/.dev
 
 demo: venv ## the main job on the embedded store, in about ten seconds
 	@$(BIN)/python -m broker.sim.demo
+
+recording: venv ## the demo in a terminal, recorded into docs/images/demo.cast and demo.svg
+	@$(BIN)/python -m tools.recording
 
 demo-console: venv ## 50 simulated domains to look at in the web console: make demo-console [PORT=7443] [DOMAINS=50]
 	@$(BIN)/python -m broker.sim.console $(if $(PORT),--port $(PORT)) $(if $(DOMAINS),--domains $(DOMAINS))

@@ -1,0 +1,1 @@
+"""A recording of the demo in a terminal, as asciicast and as a picture that plays."""
