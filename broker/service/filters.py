@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 from twisted.logger import Logger
 
-from broker.core.definition import Attached
+from broker.core.definition import GROUP, Attached
 from broker.core.filter_record import (
     FilterRecord,
     ProfilesHead,
@@ -244,24 +244,22 @@ class Filters:
 
     def names_in_use(self) -> set[str]:
         """Every profile that policy, an administrator or a published record names."""
-        return {name for name, _ in self._uses()}
+        return {name for name, _ in (*self._uses(), *self._told())}
 
     def users(self, name: str) -> list[str]:
-        """What names a profile, itself or by what includes it, in words."""
-        found = []
-        for used, where in self._uses():
-            try:
-                closure = self.profiles.library.closure([used])
-            except KeyError:
-                continue
-            if any(profile.name == name for profile in closure):
-                found.append(where)
-        library = self.profiles.library.profiles
+        """What names a profile, itself or by what includes it, in words.
+
+        Where nothing does any more, vifs whose agents are still told of it.
+        """
+        library = self.profiles.library
+        found = [where for used, where in self._uses() if _includes(library, used, name)]
         found += [
             f"profile {profile.name}"
-            for profile in library.values()
-            if profile.name != name and name in profile.includes()
+            for profile in library.profiles.values()
+            if name in profile.includes()
         ]
+        if not found:
+            found = [where for used, where in self._told() if _includes(library, used, name)]
         return list(dict.fromkeys(found))
 
     def _uses(self) -> Iterator[tuple[str, str]]:
@@ -269,10 +267,12 @@ class Filters:
         if policy is not None:
             for selector, attached in policy.definition.filters.items():
                 for it in attached:
-                    yield it.profile, f"label {selector} ({it.where})"
+                    yield it.profile, f"{_selected(selector)} ({it.where})"
         for place, bindings in self.state.attached.items():
             for profile in bindings:
                 yield profile, str(place)
+
+    def _told(self) -> Iterator[tuple[str, str]]:
         for path, text in self.state.records.items():
             for profile in parse_filter(text).profiles:
                 yield profile, path
@@ -352,6 +352,17 @@ def _record(device: Device, found: Wanted) -> FilterRecord:
 
 def _network(device: Device) -> tuple[int | None, bytes]:
     return device.backend, device.keys.get("bridge", b"")
+
+
+def _selected(selector: str) -> str:
+    return selector if selector.startswith(GROUP) else f"label {selector}"
+
+
+def _includes(library: Library, used: str, name: str) -> bool:
+    """Whether a profile that is used is the one of that name, or comes to it by includes."""
+    if used not in library.profiles:
+        return False
+    return any(profile.name == name for profile in library.closure([used]))
 
 
 def _misfit(library: Library, entry: Attached) -> Iterator[str]:

@@ -102,8 +102,8 @@ def test_answers_to_what_is_accepted_pass_the_other_way():
             "ct.state: [new, established]}, priority: 9}"
         ),
         (
-            '  - {accept: from-guest, match: {ip.protocol: 6, ip.daddr: "10.0.0.1", tcp.sport: "22", '
-            "ct.state: established}, priority: 9}"
+            '  - {accept: from-guest, match: {ip.protocol: 6, ip.daddr: "10.0.0.1", '
+            'tcp.sport: "22", ct.state: established}, priority: 9}'
         ),
     ]
     out = lines(f"<rule action='accept' direction='in' statematch='0'>{rule}</rule>")

@@ -78,6 +78,12 @@ async def vif_of(host, box, domid, label="plain", ip=None):
         details["ip"] = ip
     channel = host.attach(domid, "vif", 0, {**details, "type": "vif"})
     host.report(channel)
+
+    def known():
+        domain = box.engine.mirror.domains.get(domid)
+        return domain is not None and domain.name == f"d{domid}"
+
+    await until(known, "the domain's name")
     return channel
 
 
@@ -235,8 +241,8 @@ async def test_attachments_are_found_again_after_a_restart(host, box):
 @run
 async def test_what_does_not_fit_is_not_attached(host, box):
     brokerd = await box.start()
-    await vif_of(host, box, 3)
-    await until(lambda: list(box.engine.mirror.devices()))
+    channel = await vif_of(host, box, 3)
+    await host.decided(channel, "grant")
     for given, wanted in (
         ({}, "variable GATEWAY_MAC"),
         ({"GATEWAY_MAC": ["10.0.0.1"]}, "not a MAC address"),
