@@ -16,7 +16,7 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet import task
 from twisted.internet.defer import Deferred, gatherResults
@@ -33,6 +33,8 @@ from broker.sim.toolstack import vbd, vif
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
+
+    from twisted.internet.interfaces import IReactorCore
 
     from broker.sim.toolstack import Device
     from broker.xenstore.transport import Reactor
@@ -199,6 +201,20 @@ async def _main(reactor: Reactor, options: argparse.Namespace) -> None:
         sys.stdout.write(f"{words}\n")
         sys.stdout.flush()
 
+    stopped = False
+
+    async def stop() -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            await console.host.stop()
+            if options.directory is None:
+                shutil.rmtree(directory)
+
+    # An interrupt ends the reactor, and leaves what is awaited below where it is.
+    cast("IReactorCore", reactor).addSystemEventTrigger(
+        "before", "shutdown", lambda: Deferred.fromCoroutine(stop())
+    )
     try:
         tell("starting the store, brokerd and broker-agent")
         await console.host.start()
@@ -220,9 +236,7 @@ async def _main(reactor: Reactor, options: argparse.Namespace) -> None:
             await console.go_on(number)
             number += 1
     finally:
-        await console.host.stop()
-        if options.directory is None:
-            shutil.rmtree(directory)
+        await stop()
 
 
 def main() -> None:

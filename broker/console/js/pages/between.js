@@ -40,6 +40,7 @@ export default {
       if (!live.domains) set(said, live.errors["domain.list"]?.message ?? "The domains are not known yet.");
       else if (pair.includes(null)) set(said, value(pair[0] ? other.value : one.value), " is not one domain that runs and that your role shows you: choose from the list.");
       else {
+        [one.value, other.value] = pair.map(option);
         history.replaceState(null, "", `#/between?a=${pair[0].domid}&b=${pair[1].domid}`);
         update = show(answer, ...pair, signal);
         update();
@@ -49,7 +50,7 @@ export default {
       if (live.domains && listed !== live.domains.size) {
         listed = live.domains.size;
         set(options, [...live.domains.values()].slice(0, MOST_OPTIONS).map((it) =>
-          el("option", { value: it.name ? `${plain(it.name)} (${it.domid})` : String(it.domid) }, plain(it.label ?? "no label"))));
+          el("option", { value: option(it) }, plain(it.label ?? "no label"))));
       }
       if (waiting && live.domains) {
         waiting = false;
@@ -60,6 +61,8 @@ export default {
     };
   },
 };
+
+const option = (it) => (it.name ? `${plain(it.name)} (${it.domid})` : String(it.domid));
 
 function show(place, one, other, signal) {
   const head = el("div");
