@@ -20,6 +20,7 @@ BENCHES = {
     "core-verdicts": "tools.bench.core_verdicts",
     "decision": "tools.bench.decisions",
     "monitor": "tools.bench.monitor",
+    "policy": "tools.bench.policy_life",
     "reconcile": "tools.bench.reconcile",
     "ring": "tools.bench.ring_messages",
 }
