@@ -52,7 +52,7 @@ class Confirming:
         self.waiting.clear()
         for device in devices:
             entry = self._state.ledger.get(device.path)
-            if entry is not None:
+            if entry is not None and not _confirmed(device, entry):
                 self._wait(device, entry)
 
     def heard(self, event: Told, device: Device, before: Entry | None) -> None:
@@ -64,8 +64,11 @@ class Confirming:
             self.waiting.pop(path, None)
         elif event == "decision":
             self._metrics.decided(device.device_class, entry.decision)
-            self.waiting.pop(path, None)
-            self._wait(device, entry)
+            # It is the newest there is, so that a report for it has just its number.
+            if b" seq=%d " % entry.seq in (device.untrusted_enforced or b""):
+                self.waiting.pop(path, None)
+            else:
+                self._wait(device, entry)
         else:
             held = self.waiting.get(path)
             if held is not None and _confirmed(device, entry):
@@ -83,9 +86,11 @@ class Confirming:
 
     def _wait(self, device: Device, entry: Entry) -> None:
         met = entry.decision.nonce is not None
-        if (met or device.device_class in GATED) and not _confirmed(device, entry):
+        if met or device.device_class in GATED:
             now = self._clock.seconds()
             self.waiting[device.path] = Waiting(device, entry.seq, now, met)
+        else:
+            self.waiting.pop(device.path, None)
 
 
 def _confirmed(device: Device, entry: Entry) -> bool:
