@@ -20,7 +20,7 @@ class Labelled:
         self.bridges = frozenset(bridges or ("br0",))
         self.alarms = []
         with self.net.host.entered():
-            nft = Libnftables()
+            self._nft = nft = Libnftables()
             self.abilities = probe(nft)
             self.enforcer = PortEnforcer(nft, Readback(), self.abilities, self.alarms.append)
 
@@ -44,6 +44,7 @@ class Labelled:
         return Target(self.bridges, {port.index: port for port in ports}, frozenset(pairs))
 
     def close(self):
+        self._nft.close()
         self.net.close()
 
 

@@ -127,18 +127,41 @@ def test_base_chains_are_never_deleted_and_drop_by_policy():
     assert all(f"priority {-300 if 'prerouting' in c else -200};" in c for c in hooks)
 
 
+RESET = "meta mark set 0 meta priority set none"
+SENDER, RECEIVER = (
+    "meta mark set iif map @sender_label",
+    "meta priority set oif map @receiver_label",
+)
+
+
+@pytest.mark.parametrize("knows_bridge", [True, False])
 @pytest.mark.parametrize("table", [BRIDGE, INET])
-def test_a_refusal_is_counted_by_what_was_just_looked_up(table):
-    made = chains(table, knows_bridge=True)
-    reset = "meta mark set 0 meta priority set none"
-    assert made["refuse_sender"][0] == reset
-    assert made["to_host"][-4:-2] == ("meta mark set 0", "meta priority set 5842:0")
-    assert made["from_host"][-4:-2] == ("meta mark set 0x58420000", "meta priority set none")
-    refusing = [rules for rules in made.values() if rules[-1] == "goto refuse"]
-    assert len(refusing) >= 4
-    for rules in refusing:
-        # The mark may be what the sender's port put there; the priority is nobody's.
-        assert any("meta priority set " in rule and "map" not in rule for rule in rules)
+def test_a_refusal_is_counted_by_what_was_just_looked_up_and_then_dropped(table, knows_bridge):
+    """Also where whoever comes here always has a label: no old value is ever counted."""
+    made = chains(table, knows_bridge=knows_bridge)
+    who = (RESET, SENDER, RECEIVER, "goto refuse")
+    assert made["refuse_sender"] == who
+    assert made["to_host"][-4:] == (
+        "meta mark set 0", "meta priority set 5842:0", SENDER, "goto refuse"
+    )  # fmt: skip
+    assert made["from_host"][-4:] == (
+        "meta mark set 0x58420000", "meta priority set none", RECEIVER, "goto refuse"
+    )  # fmt: skip
+    # The mark is what the sender's port put there.
+    relayed = made["relayed" if table == BRIDGE else "to_port"]
+    assert relayed[-4:] == ("meta priority set none", SENDER, RECEIVER, "goto refuse")
+    assert made["refuse"][0] == "add @drops { meta mark . meta priority }"
+    assert made["refuse"][-1] == "counter drop"
+    if table == BRIDGE:
+        assert made["pass_pair"][1:] == who
+    else:
+        assert made["from_port"][0] == "meta mark set 0"
+
+
+@pytest.mark.parametrize("knows_bridge", [True, False])
+def test_a_port_without_a_verdict_of_its_own_is_refused_whatever_its_bridge(knows_bridge):
+    made = chains(BRIDGE, knows_bridge=knows_bridge)["prerouting"]
+    assert made[:2] == ("iif vmap @from_guest", "iif @ports goto refuse_sender")
 
 
 def test_where_the_kernel_knows_bridges_others_are_left_alone():

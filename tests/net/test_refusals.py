@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import time
 from collections import Counter
 
@@ -148,6 +149,39 @@ def test_what_passes_keeps_no_class_in_its_priority(bridged):
     assert "packets 0 " in listed
 
 
+def test_what_dom0_relays_to_another_bridge_is_counted_by_the_senders_class(labelled, soil):
+    rig = labelled("br0", "br1")
+    (one,) = rig.net.add("one", bridge="br0")
+    two, bare = rig.net.add("two", "bare", bridge="br1")
+    rig.net.host.sysctl("ipv4/ip_forward", "1")
+    own = "02:00:00:aa:00:01"
+    rig.net.host.ip(
+        f"link set br0 address {own}",
+        "addr add 10.0.0.100/24 dev br0",
+        "addr add 10.0.1.100/24 dev br1",
+        f"neigh add 10.0.1.2 lladdr {two.mac} dev br1",
+        f"neigh add 10.0.1.3 lladdr {bare.mac} dev br1",
+        f"neigh add 10.0.1.4 lladdr {mac(200)} dev br1",
+    )
+    ports = [
+        rig.port(one, 1, host=True, label=RED),
+        rig.port(two, 2, host=True, bridge="br1", label=BLUE),
+    ]
+    rig.enforcer.start(rig.target(ports, {(1, 1), (2, 2)}))
+    teach([one, two])
+    if soil:
+        rig.net.host.nft(
+            "table bridge soil { chain out {"
+            " type filter hook output priority -201; meta priority set abcd:1 ; }; }"
+        )
+    counting = Counting(rig)
+    for last, receiver in ((2, BLUE), (4, BLUE), (4, NOBODY)):
+        counting.news()
+        packet = ipv4(1, 0, b"x", target=bytes((10, 0, 1, last)))
+        one.send(ethernet(own, one.mac, 0x0800, packet))
+        counting.until(DOM0 + 1, receiver)
+
+
 @pytest.mark.parametrize("table", ["bridge", "inet"])
 def test_samples_come_at_a_bounded_rate_and_every_refusal_is_counted(bridged, labelled, table):
     counting, red, blue, bare, *_, own = bridged
@@ -266,3 +300,49 @@ def test_a_network_without_a_label_for_a_governed_bridge_is_counted(routed):
     for _ in range(MANY):
         sends(plain, 4, 5)
     assert counting.until(NOBODY, NOBODY, packets=MANY) == {}
+
+
+def solicitation(n, hops, kind=135):
+    """A neighbour solicitation (or another ICMPv6 message) of the n-th guest's for dom0."""
+    source, target = (bytes.fromhex(f"fd0{n}" + "00" * 12 + last) for last in ("0001", "0100"))
+    body = struct.pack(">BBHI", kind, 0, 0, 0) + target + b"\x01\x01" + bytes(6)
+    head = struct.pack(">IHBB", 0x60000000, len(body), 58, hops) + source + target
+    return head + body
+
+
+@pytest.mark.parametrize(("hops", "kind"), [(64, 135), (254, 136), (255, 128)])
+def test_a_routed_port_reaches_dom0_with_nothing_but_true_neighbour_discovery(routed, hops, kind):
+    counting, red, *_ = routed
+    for _ in range(MANY):
+        red.send(ethernet(mac(101), red.mac, 0x86DD, solicitation(1, hops, kind)))
+    assert counting.until(RED, DOM0, packets=MANY) == {}
+
+
+@pytest.mark.parametrize(("hops", "kind"), [(64, 135), (254, 136), (255, 128)])
+def test_dom0_reaches_a_routed_port_with_nothing_but_true_neighbour_discovery(routed, hops, kind):
+    counting, *_ = routed
+    with counting.rig.net.host.entered():
+        messages = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    messages.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+    with messages:
+        for _ in range(MANY):
+            with contextlib.suppress(PermissionError):
+                messages.sendto(struct.pack(">BBHI", kind, 0, 0, 0) + bytes(16), ("fd01::1", 0))
+    assert counting.until(DOM0, RED, packets=MANY) == {}
+
+
+def test_what_dom0_routes_keeps_no_class_in_its_priority(routed):
+    counting, red, blue, *_ = routed
+    rig = counting.rig
+    ports = list(rig.enforcer.target.ports.values())
+    rig.enforcer.update(rig.target(ports, {(1, 2), (2, 1)}))
+    rig.net.host.nft(
+        "table inet seen { counter set_ {}; counter all_ {}; chain post {"
+        " type filter hook postrouting priority 300; udp dport 2000 counter name all_;"
+        " udp dport 2000 meta priority 5842:2 counter name set_; }; }"
+    )
+    sends(red, 1, 2)
+    end = time.monotonic() + 10
+    while "packets 1 " not in rig.net.host.listing("counter", "inet", "seen", "all_"):
+        assert time.monotonic() < end, blue
+    assert "packets 0 " in rig.net.host.listing("counter", "inet", "seen", "set_")

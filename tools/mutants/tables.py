@@ -6,6 +6,7 @@ Made from the rules themselves, so that a new rule has its mutants at once.
 from __future__ import annotations
 
 import re
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -92,11 +93,16 @@ def in_force(mutant: Mutant) -> Iterator[None]:
         return bases.get(hook, str)(base(hook))
 
     bases: dict[str, Callable[[str], str]] = {}
-    tables.chains, tables._base = changed, based  # type: ignore[assignment]  # noqa: SLF001
+    users = [it for it in list(sys.modules.values()) if getattr(it, "chains", None) is chains]
+    for module in users:
+        module.chains = changed  # type: ignore[attr-defined]
+    tables._base = based  # noqa: SLF001
     try:
         yield
     finally:
-        tables.chains, tables._base = chains, base  # noqa: SLF001
+        for module in users:
+            module.chains = chains  # type: ignore[attr-defined]
+        tables._base = base  # noqa: SLF001
 
 
 def _of_base(table: str, chain: str) -> list[Mutant]:
