@@ -26,7 +26,7 @@ HOST_LIMIT: Final = 65_536
 GUEST_SHARE: Final = 256
 """Paths of one domain in one turn."""
 HOST_SHARE: Final = 512
-LATER_SHARE: Final = 512
+LATER_SHARE: Final = 128
 DEVICE_KEYS: Final = frozenset({"backend", *INPUT_KEYS})
 """The keys of a device under `/libxl` that a decision looks at."""
 SECURITY_KEYS: Final = ("acm_label/labelname", "acm_label/policyname", "ssidref", "status")

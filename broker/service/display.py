@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from broker.service.publisher import Publisher
 
 DELAY: Final = 0.02
-"""Seconds until what is only for people is brought up to date."""
+"""Seconds until what is only for people is brought up to date, and of quiet before it is."""
 PATIENCE: Final = 0.5
 """Seconds that it waits longer while there is something to decide."""
-SHOWN_AT_ONCE: Final = 128
+SHOWN_AT_ONCE: Final = 64
 """Domains and devices brought up to date at once, so that decisions need not wait for it."""
 
 
@@ -38,6 +38,7 @@ class Display:
         self._call: IDelayedCall | None = None
         self._due = False
         self._by = 0.0
+        self._worked = 0.0
 
     def add_domains(self, domains: Iterable[Domain]) -> None:
         """Show these domains anew."""
@@ -61,9 +62,16 @@ class Display:
             self._by = self._clock.seconds() + PATIENCE
         self._on_due()
 
+    def wait(self) -> None:
+        """Something is to be decided: a pause between two requests is not yet quiet."""
+        self._worked = self._clock.seconds()
+
     def due(self, *, idle: bool) -> bool:
-        """Whether its turn has come: there is nothing else to do, or it has waited enough."""
-        return self._due and (idle or self._clock.seconds() >= self._by)
+        """Whether its turn has come: it has been quiet for a while, or it has waited enough."""
+        if not self._due:
+            return False
+        now = self._clock.seconds()
+        return (idle and now >= self._worked + DELAY) or now >= self._by
 
     @property
     def waiting(self) -> bool:

@@ -217,6 +217,7 @@ class Engine:
             return
         self.metrics.stir()
         self._dirty.add(item)
+        self._display.wait()
         self._wake()
 
     # turns

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from twisted.application import service
 from twisted.internet import defer, task
-from twisted.internet.error import ConnectError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -88,7 +87,7 @@ class StoreSession(service.Service):
             connection = StoreConnection(self._on_event, self._reactor)
             try:
                 await connect(self._reactor, self.address, connection)
-            except (ConnectError, OSError) as error:
+            except OSError as error:
                 self.log.warn(
                     "no store at {address}: {error}; trying again",
                     address=self.address,

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.scripted import ScriptedStore, error
 from twisted.internet import defer, reactor, task
-from twisted.internet.error import ConnectError
 from twisted.internet.testing import StringTransportWithDisconnection
 
 from broker.xenstore import requests, wire
@@ -478,7 +477,7 @@ async def test_a_device_that_refuses_a_write_is_lost():
 @pytest_twisted.ensureDeferred
 async def test_addresses_that_lead_nowhere():
     connection = StoreConnection(lambda *_: None, reactor)
-    with pytest.raises(ConnectError):
+    with pytest.raises(FileNotFoundError):
         await connect(reactor, "unix:/nonexistent/socket", connection)
     with pytest.raises(FileNotFoundError):
         await connect(reactor, "xenbus:/nonexistent/device", connection)
