@@ -22,9 +22,12 @@ DENY_RULE: Final = 32
 NO_ALLOW: Final = 64
 
 if TYPE_CHECKING:
-    # STE types; colours it lacks; rules about it as a frontend (one row, and perhaps more);
-    # words for it as a backend.
-    _Side = tuple[int, int, Row, tuple[Row, ...], tuple[str, ...]]
+    # STE types; colours it lacks; what the rules say of it as a frontend. Most labels have rules
+    # towards one word at the most, that name one resource at the most, which are then told in
+    # full: the word, the bits, that resource, the bits for it. Others have their rows instead.
+    _Frontend = tuple[int, int, str | tuple[Row, ...], int, str | None, int]
+    # STE types; words for it as a backend.
+    _Backend = tuple[int, tuple[str, ...]]
     # STE types; colours.
     _Target = tuple[int, int]
 
@@ -33,9 +36,10 @@ class ClassTable:
     """The labels, resources and rules of a policy as one class sees them."""
 
     __slots__ = (
+        "_backends",
         "_by_rules",
+        "_frontends",
         "_no_resource",
-        "_sides",
         "_targets",
         "device_class",
         "no_allow",
@@ -66,20 +70,18 @@ class ClassTable:
         }
         # With thousands of labels the time goes into memory: what is equal is one object.
         same: dict[object, Any] = {}
-        nothing: Row = {}
-        self._sides: dict[str, _Side] = {}
+        self._frontends: dict[str, _Frontend] = {}
+        self._backends: dict[str, _Backend] = {}
         for label in definition.labels:
             ste = types.mask(label.ste)
+            ste = same.setdefault(ste, ste)
             lacks = colours.everything & ~colours.mask(label.colours)
+            lacks = same.setdefault(lacks, lacks)
+            rows = self.rules.rows(label.name)
+            self._frontends[label.name] = (ste, lacks, *_told(rows, same))
             words = self.rules.backend_words(label.name)
-            row, *more = self.rules.rows(label.name) or (nothing,)
-            self._sides[label.name] = (
-                ste,
-                same.setdefault(lacks, lacks),
-                row,
-                tuple(more),
-                same.setdefault(words, words),
-            )
+            backend = ste, tuple([same.setdefault(word, word) for word in words])
+            self._backends[label.name] = same.setdefault(backend, backend)
         self._targets: dict[str, _Target] = {}
         for resource in definition.resources:
             target = types.mask((resource.ste,)), colours.mask(resource.colours)
@@ -93,17 +95,15 @@ class ClassTable:
         Raises:
             KeyError: a label, resource or mode that the policy does not have.
         """
-        frontend_types, lacked_colours, row, more, _ = self._sides[frontend]
-        backend_types, _, _, _, backend_words = self._sides[backend]
-        met = 0
-        for word in backend_words:
-            cell = row.get(word)
-            if cell is not None:
-                met |= cell if isinstance(cell, int) else cell.get(resource, cell[None])
-            for further in more:
-                cell = further.get(word)
-                if cell is not None:
-                    met |= cell if isinstance(cell, int) else cell.get(resource, cell[None])
+        frontend_types, lacked_colours, told, met, named, met_there = self._frontends[frontend]
+        backend_types, words = self._backends[backend]
+        if isinstance(told, str):
+            if told not in words:
+                met = 0
+            elif named is not None and named == resource:
+                met = met_there
+        else:
+            met = _met(told, words, resource)
         against = self._by_rules[mode][met]
         if resource is None:
             if not frontend_types & backend_types:
@@ -116,6 +116,34 @@ class ClassTable:
         if target_colours & lacked_colours:
             against |= COLOUR
         return against
+
+
+def _told(
+    rows: tuple[Row, ...], same: dict[object, Any]
+) -> tuple[str | tuple[Row, ...], int, str | None, int]:
+    """What rows say, in full if that is little, else the rows themselves."""
+    if not rows:
+        return "", 0, None, 0
+    if len(rows) == 1 and len(rows[0]) == 1:
+        ((word, cell),) = rows[0].items()
+        word = same.setdefault(word, word)
+        if isinstance(cell, int):
+            return word, cell, None, cell
+        if len(cell) == 2:
+            (_, met), (named, met_there) = cell.items()  # None comes first
+            return word, met, same.setdefault(named, named), met_there
+    return rows, 0, None, 0
+
+
+def _met(rows: tuple[Row, ...], words: tuple[str, ...], resource: str | None) -> int:
+    """The bits of all rules about one of the words, and the resource or none."""
+    met = 0
+    for row in rows:
+        for word in words:
+            cell = row.get(word)
+            if cell is not None:
+                met |= cell if isinstance(cell, int) else cell.get(resource, cell[None])
+    return met
 
 
 def _untyped(frontend_types: int, backend_types: int, target_types: int) -> int:
