@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import settings
 from support.xenstoreds import KINDS, start_store
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 
 # Examples are drawn alike in every run, and a busy machine is no failure.
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
+
+# Until logging begins Twisted holds on to 65,536 events, and so to every broker that spoke.
+globalLogBeginner.beginLoggingTo(
+    [
+        FilteringLogObserver(
+            textFileLogObserver(sys.__stderr__), [LogLevelFilterPredicate(LogLevel.critical)]
+        )
+    ],
+    discardBuffer=True,
+    redirectStandardIO=False,
+)
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.xenstored) for kind in KINDS])

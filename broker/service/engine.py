@@ -148,6 +148,7 @@ class Engine:
         await self.announce()
         await self._know_oneself(connection)
         self.police.begin(connection)
+        self._display.soon()
         self._wake()
 
     def _watch(self, connection: StoreConnection, path: str) -> Deferred[None]:
@@ -491,6 +492,8 @@ class Engine:
         self.revoking.look()
 
     def _display_due(self) -> None:
+        if self.phase != "enforcing":
+            return  # whoever begins anew asks again
         self._wake()
         if self._display.waiting and not self._busy:
             # The decider is at work: what is only for people waits without a turn.

@@ -93,6 +93,19 @@ async def test_a_report_that_is_lost_revokes_nothing(host, box):
 
 
 @run
+async def test_a_broker_that_stopped_asks_for_no_more_turns(host, box):
+    await granted(host, box)
+    engine = box.engine
+    await box.stop()
+    asked = []
+    engine._display._on_due = lambda: asked.append(engine._display_due())
+    engine._display.soon()
+    await until(lambda: asked)
+    assert engine._display.waiting
+    assert engine._display._call is None
+
+
+@run
 async def test_a_restart_leaves_every_record_as_it_is(host, box):
     vif = await granted(host, box)
     good = host.text(vif)

@@ -493,7 +493,7 @@ async def test_a_store_whose_queue_is_full_is_told_in_words(tmp_path):
         busy.bind(path)
         busy.listen(0)
         before.connect(path)
-        with pytest.raises(ConnectError) as told:
+        with pytest.raises(BlockingIOError) as told:
             await connect(reactor, f"unix:{path}", StoreConnection(lambda *_: None, reactor))
     assert str(told.value) == "An error occurred while connecting: Connection was closed cleanly."
 
