@@ -8,6 +8,7 @@ where the agent finds it. In every other case a port has no class, and then noth
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from broker.agent.durable import DurableState, Known
     from broker.agent.gates.base import Device
     from broker.agent.net_helper import NetHelper
+    from broker.agent.vif_filters import VifFilters
     from broker.core.consumer import Memory
     from broker.net.client import HelperClient
     from broker.net.messages import Event
+    from broker.net.model import PortFilter
     from broker.net.policy_rules import Rules, Uplink
     from broker.xenstore.transport import Reactor
 
@@ -81,6 +84,7 @@ class Bridges:
         durable: DurableState,
         helper: NetHelper,
         reactor: Reactor,
+        filters: VifFilters | None = None,
     ) -> None:
         self.changed: Callable[[], None] = lambda: None
         self._names = names
@@ -91,6 +95,7 @@ class Bridges:
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._links = LinkTable()
         self._helper = helper
+        self._filters = filters
         self._ports: LabelledPorts | None = None
         self._seq = -1
         self._digest = ""
@@ -135,7 +140,7 @@ class Bridges:
         if label is None:
             raise GateError(f"{link}: no label is granted for {device.channel}")
         try:
-            self._hold(device, open_port(device, link, label))
+            self._hold(device, open_port(device, link, label, self._filter(device)))
         except NetError as error:
             raise GateError(f"{link}: {error}") from error
 
@@ -177,16 +182,46 @@ class Bridges:
         try:
             if self._links.get(known.port.index) is None:
                 return "its interface is another one now, without its label's class"
-            wanted = open_port(device, name, label)
+            wanted = open_port(device, name, label, self._filter(device))
             if wanted == known.port.port:
                 return ""
             if not may_move:
-                return f"label {label} is granted, but it cannot be acted upon yet"
+                what = "a filter" if label == known.port.port.label else f"label {label}"
+                return f"{what} is granted, but it cannot be acted upon yet"
             self._hold(device, wanted)
         except (NetError, GateError) as error:
             return str(error)
         self.log.info("{port}: its label is now {label}", port=name, label=escape(label))
         return ""
+
+    def follow_filters(self, *, may_move: bool) -> None:
+        """Bring what is told of filters into force for all open vifs: one transaction, or nothing.
+
+        What cannot be brought into force so, `keep` does for each vif or closes it.
+        """
+        ports, filters = self._ports, self._filters
+        if ports is None or filters is None or not may_move:
+            return
+        asked: dict[str, tuple[Known, HeldPort, PortFilter | None]] = {}
+        for known in self._durable.saved.slots.values():
+            if known.port is None:
+                continue
+            with contextlib.suppress(GateError):
+                wanted = filters.of(known)
+                if wanted != known.port.port.filter:
+                    asked[known.port.port.name] = known, known.port, wanted
+        if not asked and filters.texts == ports.profiles:
+            return
+        try:
+            ports.set_filters(filters.texts, {name: it[2] for name, it in asked.items()})
+        except NetError as error:
+            self._report.alarm(f"filter profiles stay as they were: {error}")
+            return
+        for known, held, wanted in asked.values():
+            port = msgspec.structs.replace(held.port, filter=wanted)
+            known.port = msgspec.structs.replace(held, port=port)
+        self.log.info("filters: {vifs} vifs have others", vifs=len(asked))
+        self._report.soon()
 
     def refused(self) -> list[Drop]:
         """What was refused so far, by the labels of both ends; nothing where that is not known."""
@@ -222,6 +257,9 @@ class Bridges:
         key = f"{device.kind}/{channel.frontend}/{channel.device}"
         return self._durable.saved.slots.get(key)
 
+    def _filter(self, device: Device) -> PortFilter | None:
+        return None if self._filters is None else self._filters.of_device(device)
+
     def _label(self, device: Device) -> str | None:
         """The frontend's label in the grant that this life of the device may be open on."""
         known = self._known(device)
@@ -249,6 +287,8 @@ class Bridges:
             self._rules, self._without = _NoRules(), str(error)
             return
         self._rules, self._without = PolicyRules(policy), ""
+        if self._filters is not None:
+            self._filters.attached = bool(policy.definition.filters)
         self.log.info(
             "bridges follow policy {name} {digest}", name=escape(policy.name), digest=self._digest
         )
@@ -271,7 +311,9 @@ class Bridges:
         """A helper has been started: it is told what is to be in force."""
         self._ports = None
         ports = LabelledPorts(client, self._links, self._names)
-        self._forget(ports.start(None if self._without else self._rules, self._open_now()))
+        texts = {} if self._filters is None else self._filters.texts
+        rules = None if self._without else self._rules
+        self._forget(ports.start(rules, self._open_now(), texts))
         self._ports = ports
         self._report.write()
 
@@ -332,6 +374,9 @@ class Bridges:
             if not self._without:
                 self._apply_rules()
         self.links_changed()
+        ports, filters = self._ports, self._filters
+        if ports is not None and filters is not None and filters.texts != ports.profiles:
+            self.changed()
 
     def _sample(self, dropped: Dropped) -> None:
         ends = [self._name(index) for index in (dropped.sender, dropped.receiver)]

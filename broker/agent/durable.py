@@ -33,11 +33,21 @@ class HeldPort(msgspec.Struct, frozen=True):
     boot: str
 
 
+class HeldFilter(msgspec.Struct, frozen=True):
+    """The last filter record accepted: for the life `nonce`, these profiles and variables."""
+
+    seq: int
+    nonce: str | None
+    profiles: tuple[str, ...] = ()
+    variables: dict[str, tuple[str, ...]] = {}
+
+
 class Known(msgspec.Struct, kw_only=True):
     """One slot: `nonce` is empty between lives; `memory` is the path's and outlives them.
 
     `inputs` is the digest of the directory the life began with; `state` what was last enforced;
-    `port` what a vif's frames are held to, None where nothing passes or none are filtered.
+    `port` what a vif's frames are held to, None where nothing passes or none are filtered. `filter`
+    is the last filter record that was accepted.
     """
 
     nonce: str = ""
@@ -46,6 +56,7 @@ class Known(msgspec.Struct, kw_only=True):
     state: str = "closed"
     memory: Memory = NOTHING
     port: HeldPort | None = None
+    filter: HeldFilter | None = None
 
 
 class Saved(msgspec.Struct, kw_only=True):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from broker.agent.durable import DurableState
     from broker.agent.lives import BackendDirs
     from broker.agent.ungated import Destroy
+    from broker.agent.vif_filters import VifFilters
     from broker.core.consumer import Judgement
     from broker.xenstore.client import StoreConnection
 
@@ -55,7 +56,8 @@ class Enforcer:
     """Holds a domain's gates to the broker's decisions.
 
     `refused(frontend, reason)` destroys the domain of any life that was denied (strict mode),
-    `ungated` of one that no gate closes. `bridges` holds vifs' frames to labels, where configured.
+    `ungated` of one that no gate closes. `bridges` holds vifs' frames to labels, where configured;
+    `filters` knows what else they are held to.
     """
 
     log = Logger()
@@ -75,6 +77,7 @@ class Enforcer:
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
         bridges: Bridges | None = None,
+        filters: VifFilters | None = None,
         allow_observe: bool = False,
     ) -> None:
         self.reports = Reports(connection)
@@ -97,6 +100,8 @@ class Enforcer:
         self._fresh = fresh
         self._dismissals = dismissals
         self._bridges = bridges
+        self._filters = filters
+        self._connection = connection
         self._refusals = Refusals(refused, ungated, {it.uuid for it in bootstrap})
         self._sights: dict[Slot, Sight] = {}
         self._others: dict[Channel, Slot] = {}
@@ -146,6 +151,7 @@ class Enforcer:
             if alive is not None:
                 settled[slot] = alive
         cases = await self._judged(settled, shown)
+        await self._look_at_filters(cases)
         # Before anything that takes its time: what is to be closed is on its way to be.
         closing = self._begin([it for it in cases if it.judgement.action in {"close", "suspend"}])
         try:
@@ -279,6 +285,7 @@ class Enforcer:
     ) -> list[_Case]:
         """What stays open has the class of its label, or is to be suspended until it has: these."""
         bridges.follow([case.known.memory for case in cases])
+        bridges.follow_filters(may_move=may_move)
         suspended: list[_Case] = []
         for case in cases:
             if case.slot.kind != "vif" or case.judgement.action != "hold" or not case.was_open:
@@ -290,6 +297,12 @@ class Enforcer:
                 )
                 suspended.append(case)
         return suspended
+
+    async def _look_at_filters(self, cases: list[_Case]) -> None:
+        """Know what the frames of these vifs are held to, before any of them opens."""
+        vifs = [(it.sight.device.channel, it.known) for it in cases if it.slot.kind == "vif"]
+        if self._filters is not None and vifs:
+            await self._filters.look(self._connection(), vifs)
 
     def _save(self) -> bool:
         try:

@@ -35,7 +35,7 @@ from broker.agent.durable import DurableState
 from broker.agent.gates.blkback import Blkback
 from broker.agent.gates.simulated import SimulatedGate
 from broker.agent.gates.vbd import VbdGate
-from broker.agent.gates.vif import NoFilter, VifGate
+from broker.agent.gates.vif import VifGate
 from broker.agent.helper import HelperSession
 from broker.agent.net_helper import NetHelper
 from broker.agent.order_acts import Acts
@@ -45,6 +45,7 @@ from broker.agent.orders import OrderSession
 from broker.agent.self_report import SelfReports
 from broker.agent.session import AgentSession
 from broker.agent.untrusted_backends import UntrustedBackends
+from broker.agent.vif_filters import NotHeld, VifFilters
 from broker.core.agent_report import MISSING
 from broker.net.links import LinkMonitor, LinkTable
 from broker.net.model import NetError
@@ -116,7 +117,8 @@ class Agent:
         destroy = Destroyer(reactor, spared, config.xl).destroy if config.domid == 0 else None
         refused = destroy if config.strict else None
         self._net = NetHelper(reactor)
-        self._bridges = _bridges(config, durable, self._net, reactor)
+        filters = VifFilters(config.domid, key, durable, Path(config.state))
+        self._bridges = _bridges(config, durable, self._net, reactor, filters)
         self._session = AgentSession(
             config.store,
             reactor,
@@ -127,13 +129,14 @@ class Agent:
                 _simulated_gates
                 if config.gates == "simulated"
                 else _real_gates(
-                    reactor, self._net, self._bridges or NoFilter(), config.route_through
+                    reactor, self._net, self._bridges or NotHeld(filters), config.route_through
                 )
             ),
             bootstrap=config.bootstrap_devices,
             refused=refused,
             ungated=destroy if config.ungated == "destroy" else None,
             bridges=self._bridges,
+            filters=filters,
             allow_observe=config.allow_observe,
         )
         self._drops = (
@@ -233,7 +236,11 @@ class Agent:
 
 
 def _bridges(
-    config: AgentConfig, durable: DurableState, helper: NetHelper, reactor: Reactor
+    config: AgentConfig,
+    durable: DurableState,
+    helper: NetHelper,
+    reactor: Reactor,
+    filters: VifFilters,
 ) -> Bridges | None:
     if config.policies is None:
         return None
@@ -244,6 +251,7 @@ def _bridges(
         durable=durable,
         helper=helper,
         reactor=reactor,
+        filters=filters,
     )
 
 

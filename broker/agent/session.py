@@ -18,11 +18,13 @@ from broker.agent.enforcer import Enforcer
 from broker.agent.gates.base import GateError
 from broker.agent.lives import BackendDirs, Slot
 from broker.agent.ungated import Gates
+from broker.agent.vif_filters import HEAD
 from broker.core.consumer import Heartbeat
 from broker.text.escape import escape
 from broker.xenstore.errors import ConnectionLostError, NotFoundError, StoreError
 from broker.xenstore.paths import (
     DECISIONS,
+    FILTERS,
     HEARTBEAT,
     REPORTS,
     domain_dir,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from broker.agent.gates.base import BackendNodes, Gate
     from broker.agent.reports import Outcome
     from broker.agent.ungated import Destroy
+    from broker.agent.vif_filters import VifFilters
     from broker.net.links import Link
     from broker.xenstore.client import StoreConnection
     from broker.xenstore.transport import Reactor
@@ -79,12 +82,14 @@ class AgentSession(service.Service):
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
         bridges: Bridges | None = None,
+        filters: VifFilters | None = None,
         allow_observe: bool = False,
     ) -> None:
         self.reactor = reactor
         self._durable = durable
         self._home = f"{domain_dir(domid)}/backend"
         self._decisions, self._reports = f"{DECISIONS}/{domid}", f"{REPORTS}/{domid}"
+        self._told = f"{FILTERS}/{domid}"
         self._heartbeat = Heartbeat(key, durable.saved.heartbeat)
         self._was_fresh = False
         self._dirs = BackendDirs(domid, self.connected)
@@ -103,6 +108,7 @@ class AgentSession(service.Service):
             refused=refused,
             ungated=ungated,
             bridges=bridges,
+            filters=filters,
             allow_observe=allow_observe,
         )
         self._store = StoreSession(
@@ -162,12 +168,14 @@ class AgentSession(service.Service):
 
     def links_changed(self, links: Sequence[Link] | None) -> None:
         """These network links changed; None: any may have."""
-        known = [slot for slot in self._enforcer.slots() if slot.kind == "vif"]
         if links is None or any(_link_slot(link) is None for link in links):
-            self.touch(known)
+            self.touch(self._vifs())
             return
         slots = (_link_slot(link) for link in links)
         self.touch([slot for slot in slots if slot is not None])
+
+    def _vifs(self) -> list[Slot]:
+        return [slot for slot in self._enforcer.slots() if slot.kind == "vif"]
 
     def states(self) -> list[str]:
         """How the gates are, as reported: `open`, `closed`, `suspended` or `failed` for each."""
@@ -186,7 +194,8 @@ class AgentSession(service.Service):
         return connection
 
     async def _on_connect(self, connection: StoreConnection) -> None:
-        for path in (self._home, self._decisions, self._reports, HEARTBEAT):
+        told = (self._told, HEAD, HEARTBEAT)
+        for path in (self._home, self._decisions, self._reports, *told):
             await connection.watch(path, path)
         await self._read_heartbeat(connection)
         self._enforcer.reports.forget_all()
@@ -220,12 +229,14 @@ class AgentSession(service.Service):
             return
         if token == self._home:
             self._backend_event(path)
+        elif token == HEAD:
+            self._dirty.update(dict.fromkeys(self._vifs()))
         else:
-            root = REPORTS if token == self._reports else DECISIONS
+            root = {self._reports: REPORTS, self._told: FILTERS}.get(token, DECISIONS)
             found = parse_channel(root, path)
             if found is not None:
                 for slot in self._enforcer.slots_of(found[0]):
-                    if root == DECISIONS or not self._enforcer.reports.complete(slot):
+                    if root != REPORTS or not self._enforcer.reports.complete(slot):
                         self._dirty[slot] = None
         self._kick()
 

@@ -21,7 +21,7 @@ from broker.net.messages import MAX_TRACE, Drops
 from broker.net.model import NetError
 from broker.net.nft_command import open_transactor
 from broker.net.readback import Readback
-from broker.net.show import drops
+from broker.net.show import Lease, RuleCount, drops, leases, rule_counts
 from broker.net.tables import BRIDGE
 from broker.net.trace import Tracer
 
@@ -95,27 +95,34 @@ def _show(options: argparse.Namespace) -> int:
         readback = Readback()
         closed = _closed(report, readback)
         found = drops(readback)
+        counts, learned = rule_counts(readback), leases(readback)
     except (OSError, NetError) as error:
         return _failed(str(error), client.UNREACHABLE)
     if options.json:
-        for port in report.ports:
-            is_open = port.index not in closed
-            show.json_line({**msgspec.to_builtins(port), "open": is_open})
-        for drop in found:
-            ends = {
-                "from": report.end(drop.sender),
-                "to": report.end(drop.receiver),
-            }
-            show.json_line({**ends, "packets": drop.packets, "bytes": drop.bytes})
-        for text in report.alarms:
-            show.json_line({"alarm": text})
-        for text in report.samples:
-            show.json_line({"refused": text})
-        if report.problem:
-            show.json_line({"problem": report.problem})
+        _print_json(report, closed, [*found, *learned, *counts])
     else:
         _print(report, closed, found)
+        _print_filters(report, counts, learned)
     return client.DENIED if closed else client.SUCCESS
+
+
+def _print_json(report: Report, closed: set[int], found: list[Drops | Lease | RuleCount]) -> None:
+    for port in report.ports:
+        show.json_line({**msgspec.to_builtins(port), "open": port.index not in closed})
+    for it in found:
+        if isinstance(it, Drops):
+            ends = {"from": report.end(it.sender), "to": report.end(it.receiver)}
+            show.json_line({**ends, "packets": it.packets, "bytes": it.bytes})
+        elif isinstance(it, Lease):
+            show.json_line({"learned": it.address, "index": it.index, "seconds": it.seconds})
+        else:
+            show.json_line(it)
+    for text in report.alarms:
+        show.json_line({"alarm": text})
+    for text in report.samples:
+        show.json_line({"refused": text})
+    if report.problem:
+        show.json_line({"problem": report.problem})
 
 
 def _closed(report: Report, readback: Readback) -> set[int]:
@@ -150,6 +157,29 @@ def _print(report: Report, closed: set[int], found: list[Drops]) -> None:
             show.table([title], [(text,) for text in lines])
     if report.problem:
         show.line(f"Nothing passes: {show.text(report.problem)}")
+
+
+def _print_filters(report: Report, counts: list[RuleCount], learned: list[Lease]) -> None:
+    """The ports' profiles and variables, learned addresses, and what each rule decided."""
+    names = {port.index: port.name for port in report.ports}
+    filtered = [port for port in report.ports if port.profiles]
+    if filtered:
+        rows = [
+            (
+                port.name,
+                ", ".join(port.profiles),
+                " ".join(f"{name}={','.join(it)}" for name, it in sorted(port.variables.items())),
+            )
+            for port in filtered
+        ]
+        show.table(["Port", "Profiles", "Variables"], rows)
+    if learned:
+        rows = [
+            (names.get(it.index, str(it.index)), it.address, f"{it.seconds} s") for it in learned
+        ]
+        show.table(["Port", "Learned", "For"], rows)
+    if counts:
+        show.table(["Rule", "Packets", "Bytes"], [(it.rule, it.packets, it.bytes) for it in counts])
 
 
 def _trace(options: argparse.Namespace) -> int:

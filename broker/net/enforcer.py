@@ -193,6 +193,10 @@ class PortEnforcer:
         port = self._target.ports.get(index)
         return port is not None and bool(self._held.learned_by(port))
 
+    def has_address(self, port: Port, address: int) -> bool:
+        """Whether an IPv4 address is the port's by its configuration."""
+        return self._held.has_address(port, address)
+
     def learned(self) -> Mapping[int, Addresses]:
         """The addresses learned so far by port, and when each lease ends (`time.monotonic`)."""
         self._expire()
@@ -285,7 +289,7 @@ class PortEnforcer:
     def _run(self, before: Content, after: Content, target: Target) -> None:
         """One transaction; if the kernel does not hold what it should, the whole target."""
         self._target = target
-        old, self._filters = self._filters, self._held.filters(self._filters)
+        old, self._filters = self._filters, self._held.filters()
         gone, come = differences(before, after, time.monotonic())
         commands = [
             *make_filters(old, self._filters),
@@ -307,7 +311,7 @@ class PortEnforcer:
 
     def _write_whole(self, target: Target, content: Content) -> None:
         self._target, self._content = target, content
-        self._filters = self._held.filters(self._filters)
+        self._filters = self._held.filters()
         self._in_doubt = True
         there = [name for name in self._readback.names(BRIDGE) if is_filters(name)]
         before = self._readback.generation()

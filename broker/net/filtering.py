@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from broker.net.enforcer import PortEnforcer
+from broker.net.learning import Learning
 from broker.net.messages import (
     Answer,
     Count,
@@ -71,6 +72,7 @@ class Filtering:
         for fd in self._monitor.filenos():
             selector.register(fd, selectors.EVENT_READ, self._look)
         self._samples = self._open_samples()
+        self._learning = self._open_learning()
         self._started = False
         self._check_at: float | None = None
         self._settle_at: float | None = None
@@ -164,6 +166,8 @@ class Filtering:
         if changes.tables:
             self._check_at = time.monotonic()
         for index in changes.gone:
+            if self._learning is not None:
+                self._learning.forget(index)
             try:
                 self._enforcer.remove(index)
             except NetError as error:
@@ -194,6 +198,15 @@ class Filtering:
             return None
         self._selector.register(samples, selectors.EVENT_READ, self._sample)
         return samples
+
+    def _open_learning(self) -> Learning | None:
+        try:
+            learning = Learning(self._enforcer, self._alarm)
+        except NetError as error:
+            self._alarm(f"{error}: no address is learned from DHCP")
+            return None
+        self._selector.register(learning, selectors.EVENT_READ, learning.hear)
+        return learning
 
     def _sample(self) -> None:
         if self._samples is not None:

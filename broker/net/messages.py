@@ -152,22 +152,6 @@ class Drops(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class RuleCount(msgspec.Struct, frozen=True):
-    """What one rule of a filter profile (`profile/number`, `profile/default`) decided so far."""
-
-    rule: str
-    packets: int
-    bytes: int
-
-
-class Lease(msgspec.Struct, frozen=True):
-    """An IPv4 address that was learned for a port, and the seconds it is still bound for."""
-
-    index: int
-    address: str
-    seconds: int
-
-
 class Shown(Message, frozen=True):
     """The answer to `Show`."""
 
@@ -176,8 +160,6 @@ class Shown(Message, frozen=True):
     ports: list[Port]
     pairs: Pairs
     drops: list[Drops]
-    rules: list[RuleCount] = []
-    leases: list[Lease] = []
 
 
 class Counted(Message, frozen=True):

@@ -24,6 +24,8 @@ _DIGITS: Final = re.compile(r"[0-9]+")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAX_INDEX: Final = 0x7FFFFFFF
 _MAX_LABEL: Final = 0xFFFFFFFF
+MAX_PORTS: Final = 16384
+"""Ports of one network namespace, at most."""
 MAX_MACS: Final = 64
 """MAC addresses of one port, at most."""
 

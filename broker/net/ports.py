@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from broker.net.classes import NONE, Classes, ClassesError, avoiding, classify
+from broker.net.filters.held import fitting
 from broker.net.label_ids import label_id
-from broker.net.model import NetError, Port, Target, ip_address, mac_address
+from broker.net.model import NetError, Port, PortFilter, Target, ip_address, mac_address
 from broker.net.report import Report, ReportedPort
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from broker.net.links import LinkTable
     from broker.net.policy_rules import Rules
@@ -50,7 +51,7 @@ class Kernel(Protocol):
 class OpenPort(msgspec.Struct, frozen=True):
     """An interface that is, or is about to be, open: its name, label, bridge (None: routed).
 
-    `macs` and `ips` are the guest's, as the toolstack has them.
+    `macs` and `ips` are the guest's, as the toolstack has them; `filter` has its profiles, if any.
     """
 
     name: str
@@ -58,6 +59,7 @@ class OpenPort(msgspec.Struct, frozen=True):
     bridge: str | None
     macs: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
+    filter: PortFilter | None = None
 
 
 _NO_RULES: Final = "there is no policy yet: nothing may pass"
@@ -75,6 +77,7 @@ class LabelledPorts:
         self._ports: dict[str, tuple[OpenPort, int]] = {}
         self._uplinks: dict[str, Port] = {}
         self._names: dict[int, str] = {}
+        self._profiles: Mapping[str, bytes] = {}
 
     @property
     def classes(self) -> Classes:
@@ -90,12 +93,12 @@ class LabelledPorts:
 
     def report(self) -> Report:
         """Who is who, for people: what `brokerctl net show` adds to what the kernel says."""
-        ports = [
-            (port.name, index, port.label, port.bridge) for port, index in self._ports.values()
+        ports = [_reported(port, index) for port, index in self._ports.values()]
+        ports += [
+            ReportedPort(up.name, up.index, name, up.bridge) for name, up in self._uplinks.items()
         ]
-        ports += [(up.name, up.index, name, up.bridge) for name, up in self._uplinks.items()]
         return Report(
-            ports=tuple(ReportedPort(*port) for port in ports),
+            ports=tuple(ports),
             classes={n: tuple(sorted(group)) for n, group in self._classes.members.items()},
             labels=dict(self._names),
             bootstrap="" if self._rules is None else self._rules.bootstrap,
@@ -105,11 +108,17 @@ class LabelledPorts:
         """Names stay known when a policy goes: what was counted under them is still there."""
         self._names |= {label_id(name): name for name in rules.names}
 
-    def start(self, rules: Rules | None, open_ports: Iterable[OpenPort]) -> list[str]:
+    def start(
+        self,
+        rules: Rules | None,
+        open_ports: Iterable[OpenPort],
+        profiles: Mapping[str, bytes] | None = None,
+    ) -> list[str]:
         """Take over: exactly these ports stay open, as far as `rules` have their labels.
 
         Class numbers that are in the kernel from an earlier life are not given out. Answers the
-        names of ports that are not open after all: gone, or of an unknown label.
+        names of ports that are not open after all: gone, of an unknown label, or of profiles that
+        do not fit.
         """
         self._classes = avoiding(self._kernel.numbers_in_kernel())
         self._rules = rules
@@ -117,9 +126,12 @@ class LabelledPorts:
             self._know(rules)
             self._classes = _classify(rules, self._classes)
         found, lost = {}, []
+        self._profiles = profiles or {}
+        fits = fitting(self._profiles)
         for port in open_ports:
             link = self._links.named(port.name)
-            if link is None or port.label not in self._classes.number:
+            labelled = port.label in self._classes.number
+            if link is None or not labelled or not fits(port.filter):
                 lost.append(port.name)
             else:
                 found[port.name] = port, link.index
@@ -165,6 +177,27 @@ class LabelledPorts:
         self._ports[port.name] = port, link.index
         return link.index
 
+    @property
+    def profiles(self) -> Mapping[str, bytes]:
+        """The texts of the filter profiles in force."""
+        return self._profiles
+
+    def set_filters(
+        self, profiles: Mapping[str, bytes], filters: Mapping[str, PortFilter | None]
+    ) -> None:
+        """Other profiles, and for these ports other filters: one transaction, or nothing."""
+        before = self._profiles, dict(self._ports)
+        self._profiles = profiles
+        for name, asked in filters.items():
+            if name in self._ports:
+                port, index = self._ports[name]
+                self._ports[name] = msgspec.structs.replace(port, filter=asked), index
+        try:
+            self._kernel.update(self._target())
+        except NetError:
+            self._profiles, self._ports = before
+            raise
+
     def expel(self, name: str) -> None:
         """Close the port: nothing passes it from now on. A port that is not one is closed."""
         known = self._ports.get(name)
@@ -208,12 +241,19 @@ class LabelledPorts:
             bridge=port.bridge,
             macs=tuple(map(mac_address, port.macs)),
             ips=tuple(map(ip_address, port.ips)),
+            filter=port.filter,
         )
 
     def _target(self) -> Target:
         ports = [self._port(port, index) for port, index in self._ports.values()]
         ports += self._uplinks.values()
-        return Target(self._bridges, {port.index: port for port in ports}, self._classes.pairs)
+        by_index = {port.index: port for port in ports}
+        return Target(self._bridges, by_index, self._classes.pairs, self._profiles)
+
+
+def _reported(port: OpenPort, index: int) -> ReportedPort:
+    asked = port.filter or PortFilter(())
+    return ReportedPort(port.name, index, port.label, port.bridge, asked.profiles, asked.variables)
 
 
 def _classify(rules: Rules, previous: Classes) -> Classes:

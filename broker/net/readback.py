@@ -35,6 +35,7 @@ _ELEMENT_KEY_END, _DATA_VALUE, _DATA_VERDICT = 10, 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _VERDICTS: Final = {0: b"drop", 1: b"accept", -3: b"jump ", -4: b"goto "}
 _LOOKUP_SET: Final = 1
+_RULE_USERDATA, _COMMENT = 7, 0
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _PLAIN: Final = struct.Struct("=6H")
@@ -105,18 +106,17 @@ class Readback:
                     found.append(netlink.word(values.get(name)))
         return found
 
-    def rule_counts(self, table: str) -> dict[str, list[Count | None]]:
-        """By chain, what each of its rules counted, in order; None where it does not count."""
+    def rule_counts(self, table: str) -> list[tuple[str, Count]]:
+        """What each rule that has a comment counted, by its comment."""
         header = _GENMSG.pack(_FAMILY[FAMILIES[table]], 0, 0)
-        found: dict[str, list[Count | None]] = {}
+        found: list[tuple[str, Count]] = []
         for payload in self._ask(_GETRULE, netlink.DUMP, header):
             values = netlink.attributes(payload, _GENMSG.size)
-            if netlink.word(values.get(_RULE_TABLE)) != table:
+            comment = _comment(values.get(_RULE_USERDATA, b""))
+            if netlink.word(values.get(_RULE_TABLE)) != table or not comment:
                 continue
             listed = netlink.attribute_list(values.get(_RULE_EXPRESSIONS, b""))
-            counts = [count for _, one in listed if (count := _count(one)) is not None]
-            chain = netlink.word(values.get(_RULE_CHAIN))
-            found.setdefault(chain, []).append(counts[0] if counts else None)
+            found += [(comment, count) for _, one in listed if (count := _count(one)) is not None]
         return found
 
     def present(self, table: str, name: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -215,6 +215,17 @@ class Readback:
             return []
         except OSError as error:
             raise NetError(f"nftables cannot be read back: {error}") from error
+
+
+def _comment(data: bytes) -> str:
+    """The comment among a rule's data, which nft itself keeps there: kind, length, value."""
+    at = 0
+    while at + 2 <= len(data):
+        kind, size = data[at], data[at + 1]
+        if kind == _COMMENT:
+            return netlink.word(data[at + 2 : at + 2 + size])
+        at += 2 + size
+    return ""
 
 
 def _plain_keys(payload: bytes) -> list[bytes] | None:

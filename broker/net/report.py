@@ -12,12 +12,17 @@ from broker.net.model import NetError
 
 
 class ReportedPort(msgspec.Struct, frozen=True):
-    """One port: `label` is a domain's, or `uplink:` and a resource's name."""
+    """One port: `label` is a domain's, or `uplink:` and a resource's name.
+
+    `profiles` and `variables` are its filter's.
+    """
 
     name: str
     index: int
     label: str
     bridge: str | None
+    profiles: tuple[str, ...] = ()
+    variables: dict[str, tuple[str, ...]] = {}
 
 
 class Report(msgspec.Struct, frozen=True):

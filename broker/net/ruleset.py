@@ -7,23 +7,22 @@ read back. The sets and chains of filter profiles come and go with the profiles 
 
 from __future__ import annotations
 
+import functools
 import struct
 from itertools import chain
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from broker.net.filters.compile import Group
-from broker.net.filters.kinds import TYPES
+from broker.net.filters.compile import Group, group_named
 from broker.net.filters.programs import NO_FILTERS, Filters
-from broker.net.model import Port, Target, check_pairs, interface_name
+from broker.net.model import MAX_PORTS, Port, Target, check_pairs, interface_name
 from broker.net.tables import (
     ARP,
     BRIDGE,
     FAMILIES,
     INET,
     MARK_BASE,
-    MAX_PORTS,
     SETS,
     SetSpec,
     skeleton,
@@ -188,9 +187,10 @@ def specs(places: Iterable[tuple[str, str]]) -> list[tuple[str, SetSpec]]:
     return fixed + [(table, group_spec(name)) for table, name in sorted(wanted - known)]
 
 
+@functools.lru_cache(maxsize=256)
 def group_spec(name: str) -> SetSpec:
     """The description of a set of variables' values, by its name."""
-    return SetSpec(name, Group.named(name).typed, "group")
+    return SetSpec(name, group_named(name).typed, "group")
 
 
 def whole(
@@ -258,9 +258,12 @@ def fill_filters(old: Filters, new: Filters) -> list[str]:
         return []
     before, after = old.chains, new.chains
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return [f"flush chain {_BRIDGE} {name}" for name in changed] + [
-        f"add rule {_BRIDGE} {name} {line.text}" for name in changed for line in after.get(name, ())
-    ]
+    commands = [f"flush chain {_BRIDGE} {name}" for name in changed]
+    for name in changed:
+        for line in after.get(name, ()):
+            counted = f' comment "{line.rule}"' if line.rule else ""
+            commands.append(f"add rule {_BRIDGE} {name} {line.text}{counted}")
+    return commands
 
 
 def delete_filters(names: Iterable[str]) -> list[str]:
@@ -330,7 +333,7 @@ def encoded(content: Content, table: str, spec: SetSpec) -> dict[bytes, bytes]:
         part = {n: _U32.pack(MARK_BASE | n) for n in set(chain.from_iterable(pairs))}
         return dict.fromkeys([part[one] + part[other] for one, other in pairs], b"")
     if spec.key == "group":
-        group = Group.named(spec.name)
+        group = group_named(spec.name)
         return {encoded_group(group, cast("tuple[int, Combination]", key)): b"" for key in elements}
     return {key_bytes(spec, key): _data_bytes(data) for key, data in elements.items()}
 
@@ -353,7 +356,7 @@ def _data_bytes(data: Data) -> bytes:
 def key_bytes(spec: SetSpec, key: Value) -> bytes:
     """One key as the kernel stores it."""
     if spec.key == "group":
-        return encoded_group(Group.named(spec.name), cast("tuple[int, Combination]", key))
+        return encoded_group(group_named(spec.name), cast("tuple[int, Combination]", key))
     return encoded_key(key)
 
 
@@ -363,7 +366,7 @@ def encoded_group(group: Group, key: tuple[int, Combination]) -> bytes:
     In a set of ranges the kernel has the index big-endian.
     """
     index, values = key
-    sizes = [TYPES[kind][1] for _, kind in group.parts]
+    sizes = group.sizes
     head = index.to_bytes(4, "big") if group.spans else _U32.pack(index)
     low, high = (
         head

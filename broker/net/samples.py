@@ -24,7 +24,7 @@ _BIND, _COPY_PACKET = 1, 2
 _DELAY: Final = struct.pack(">I", 10)
 """Hundredths of a second that the kernel may collect samples for."""
 _HEADER, _MARK, _IN, _OUT, _PHYSICAL_IN, _PHYSICAL_OUT, _PAYLOAD = 1, 2, 4, 5, 6, 7, 9
-_LINK_HEADER: Final = 16
+_PREFIX, _LINK_HEADER = 10, 16
 _VLAN, _VLAN_TCI = 20, 2
 _BRIDGE_FAMILY: Final = 7
 
@@ -41,17 +41,26 @@ class Sample(msgspec.Struct, frozen=True):
     packet: str
 
 
+class Logged(msgspec.Struct, frozen=True):
+    """One packet as it was logged, behind its link header; interfaces by index, 0 for dom0."""
+
+    prefix: str
+    sender: int
+    receiver: int
+    packet: bytes
+
+
 class Samples:
-    """Receives samples in the network namespace this is made in.
+    """Receives samples in the network namespace this is made in; of another group: what it logs.
 
     Raises:
         NetError: the kernel has no nflog, or another process reads our group.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group: int = SAMPLE_GROUP, size: int = SAMPLE_BYTES) -> None:
         self._socket = netlink.NetlinkSocket(netlink.NETFILTER)
-        header = _GENMSG.pack(0, 0, SAMPLE_GROUP)
-        mode = struct.pack(">IBx", SAMPLE_BYTES, _COPY_PACKET)
+        header = _GENMSG.pack(0, 0, group)
+        mode = struct.pack(">IBx", size, _COPY_PACKET)
         try:
             for kind, value in (
                 (_CONFIG_COMMAND, bytes([_BIND])),
@@ -72,6 +81,18 @@ class Samples:
     def close(self) -> None:
         """Give the group back."""
         self._socket.close()
+
+    def packets(self) -> Iterator[Logged]:
+        """What was logged since the last call, whole; some may have been lost."""
+        for kind, payload in self._socket.heard()[0]:
+            if kind == _PACKET:
+                values = netlink.attributes(payload, _GENMSG.size)
+                yield Logged(
+                    prefix=netlink.word(values.get(_PREFIX)),
+                    sender=_index(values, _PHYSICAL_IN, _IN),
+                    receiver=_index(values, _PHYSICAL_OUT, _OUT),
+                    packet=values.get(_PAYLOAD, b""),
+                )
 
     def received(self) -> Iterator[Sample]:
         """Samples since the last call; some may have been lost."""

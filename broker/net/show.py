@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from broker.net.filters.compile import group_named
 from broker.net.messages import Drops, Shown
 from broker.net.tables import BRIDGE, INET
 
@@ -14,6 +19,22 @@ if TYPE_CHECKING:
     from broker.net.readback import Readback
 
 _PAIR: Final = struct.Struct("=II")
+
+
+class RuleCount(msgspec.Struct, frozen=True):
+    """What one rule of a filter profile (`profile/number`, `profile/default`) decided so far."""
+
+    rule: str
+    packets: int
+    bytes: int
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """An IPv4 address that was learned for a port, and the seconds it is still bound for."""
+
+    index: int
+    address: str
+    seconds: int
 
 
 def shown(target: Target, readback: Readback, abilities: Abilities) -> Shown:
@@ -35,3 +56,29 @@ def drops(readback: Readback) -> list[Drops]:
             packets, size = counted.get(_PAIR.unpack(key), (0, 0))
             counted[_PAIR.unpack(key)] = (packets + count.packets, size + count.bytes)
     return [Drops(*ends, *found) for ends, found in sorted(counted.items())]
+
+
+def rule_counts(readback: Readback) -> list[RuleCount]:
+    """What each rule of the profiles in use decided, for all ports and kinds of frames together.
+
+    A profile's counts begin anew when it changes.
+    """
+    counted: dict[str, tuple[int, int]] = {}
+    for rule, count in readback.rule_counts(BRIDGE):
+        packets, size = counted.get(rule, (0, 0))
+        counted[rule] = packets + count.packets, size + count.bytes
+    return [RuleCount(rule, *found) for rule, found in sorted(counted.items())]
+
+
+def leases(readback: Readback) -> list[Lease]:
+    """The addresses that were learned from DHCP."""
+    found = {
+        (int.from_bytes(key[:4], sys.byteorder), key[4:8]): seconds
+        for name in readback.names(BRIDGE)
+        if name.startswith("v/") and [kind for _, kind in group_named(name).parts] == ["i32"]
+        for key, seconds in readback.ends(BRIDGE, name).items()
+    }
+    return [
+        Lease(index, str(ipaddress.IPv4Address(address)), int(seconds))
+        for (index, address), seconds in sorted(found.items())
+    ]

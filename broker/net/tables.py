@@ -32,6 +32,7 @@ from typing import Final, Literal
 import msgspec
 
 from broker.net.filters.kinds import CHAINS as KINDS_TOLD
+from broker.net.model import MAX_PORTS
 
 BRIDGE: Final = "xpb_bridge"
 INET: Final = "xpb_inet"
@@ -46,7 +47,6 @@ SAMPLE_GROUP: Final = 22594
 """The nflog group that samples of dropped packets go to."""
 SAMPLE_BYTES: Final = 160
 SAMPLES_PER_SECOND: Final = 20
-MAX_PORTS: Final = 16384
 MAX_DROP_PAIRS: Final = 4096
 """Pairs of labels whose drops are counted apart; those beyond share the total."""
 

@@ -10,7 +10,7 @@ import struct
 import time
 from pathlib import Path
 
-from net_rig import OBSERVER, frame_for
+from net_rig import OBSERVER, found_marker, frame_for
 
 from broker.net.model import PortFilter
 
@@ -31,14 +31,18 @@ class FilterRig:
 
     def __init__(self, rig):
         self.rig = rig
-        for family in ("ip", "ip6", "arp"):
-            with contextlib.suppress(FileNotFoundError):  # no br_netfilter: nobody looks beside us
-                rig.net.host.sysctl(f"bridge/bridge-nf-call-{family}tables", "0")
+        self.netfilter(on=False)
         self.guest, self.peer = rig.net.add("vif1.0", "vif2.0")
         (self.observer,) = rig.net.add(OBSERVER)
         for it in (self.guest, self.observer):
             it.socket.setsockopt(_PACKET, _AUXDATA, 1)
         self.texts = shipped()
+
+    def netfilter(self, *, on):
+        """Whether br_netfilter, if it is loaded, shows bridged packets to others too."""
+        for family in ("ip", "ip6", "arp"):
+            with contextlib.suppress(FileNotFoundError):
+                self.rig.net.host.sysctl(f"bridge/bridge-nf-call-{family}tables", str(int(on)))
 
     def port(self, guest, profiles=None, **variables):
         asked = None
@@ -55,7 +59,7 @@ class FilterRig:
 
     def hold(self, *profiles, texts=None, **variables):
         """Put the guest under these profiles, everybody else under none."""
-        target = self.target(profiles, texts, **variables)
+        target = self.target(profiles or None, texts, **variables)
         if self.rig.enforcer.target.ports:
             self.rig.enforcer.update(target)
         else:
@@ -78,6 +82,13 @@ class FilterRig:
         finally:
             os.sched_setaffinity(0, home)
         return [frame in heard for frame in frames]
+
+    def heard(self):
+        """The markers of what the observer heard until now: (sender, kind)."""
+        end = frame_for("sentinel", self.peer, self.observer)
+        self.peer.send(end)
+        marks = (found_marker(frame) for frame in self._until(self.observer, end))
+        return [(mark[2], mark[0]) for mark in marks if mark]
 
     def _until(self, hearer, end):
         """What `hearer` hears until the observer has the frame that was sent last of all."""

@@ -19,6 +19,7 @@ BENCHES = {
     "bridge": "tools.bench.bridge.items",
     "core-verdicts": "tools.bench.core_verdicts",
     "decision": "tools.bench.decisions",
+    "filter": "tools.bench.bridge.filters",
     "monitor": "tools.bench.monitor",
     "policy": "tools.bench.policy_life",
     "reconcile": "tools.bench.reconcile",

@@ -11,11 +11,12 @@ from broker.text.escape import escape
 
 if TYPE_CHECKING:
     from broker.agent.gates.base import Device
+    from broker.net.model import PortFilter
 
 _MAX_ADDRESSES = 16
 
 
-def open_port(device: Device, link: str, label: str) -> OpenPort:
+def open_port(device: Device, link: str, label: str, asked: PortFilter | None = None) -> OpenPort:
     """The port that a device's link is, by the backend's keys `script`, `bridge`, `mac`, `ip`.
 
     Addresses that are none are left out: they would only cut conntrack entries.
@@ -31,7 +32,7 @@ def open_port(device: Device, link: str, label: str) -> OpenPort:
     except InvalidError as error:
         raise InvalidError(f"mac {escape(untrusted_mac)}: {error}") from error
     bridge = None if routed(device) else untrusted_bridge
-    return OpenPort(link, label, bridge, macs, _addresses(device))
+    return OpenPort(link, label, bridge, macs, _addresses(device), asked)
 
 
 def _addresses(device: Device) -> tuple[str, ...]:

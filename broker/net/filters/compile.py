@@ -10,6 +10,7 @@ which are checked again, and numbers.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from typing import TYPE_CHECKING, Final
@@ -63,18 +64,19 @@ class Group(msgspec.Struct, frozen=True):
         return "/".join(["r" if self.spans else "v", *(f"{v}.{t}" for v, t in self.parts)])
 
     @property
+    def variables(self) -> frozenset[str]:
+        """The variables whose values are in it."""
+        return frozenset(name for name, _ in self.parts) or frozenset({self.of})
+
+    @property
+    def sizes(self) -> list[int]:
+        """The bytes of each part."""
+        return [TYPES[kind][1] for _, kind in self.parts]
+
+    @property
     def typed(self) -> str:
         """The set's type, in nft."""
         return "typeof " + " . ".join(["iif", *(TYPES[kind][0] for _, kind in self.parts)])
-
-    @classmethod
-    def named(cls, name: str) -> Group:
-        """The group whose set has this name."""
-        first, _, rest = name.partition("/")
-        if first == "n":
-            return cls((), of=rest)
-        listed = [part.partition(".") for part in rest.split("/")]
-        return cls(tuple((variable, kind) for variable, _, kind in listed), first == "r")
 
     def check(self) -> None:
         """Refuse what nftables cannot hold.
@@ -88,6 +90,16 @@ class Group(msgspec.Struct, frozen=True):
         if 4 + sum((TYPES[kind][1] + 3) & ~3 for _, kind in self.parts) > _MAX_KEY:
             names = ", ".join(name for name, _ in self.parts)
             raise FilterError(f"variables {names} step together, but are too long for one key")
+
+
+@functools.lru_cache(maxsize=256)
+def group_named(name: str) -> Group:
+    """The group whose set has this name."""
+    first, _, rest = name.partition("/")
+    if first == "n":
+        return Group((), of=rest)
+    listed = [part.partition(".") for part in rest.split("/")]
+    return Group(tuple((variable, kind) for variable, _, kind in listed), first == "r")
 
 
 class Line(msgspec.Struct, frozen=True):

@@ -18,11 +18,11 @@ from broker.net.ruleset import Addresses, Content, content_of, port_content
 from broker.text.problems import ProblemsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from broker.filters.model import Library
     from broker.net.filters.programs import Vif
-    from broker.net.model import Port, Target
+    from broker.net.model import Port, PortFilter, Target
 
 SLACK: Final = 1.0
 """Seconds by which the kernel's clock of leases may be ahead of ours."""
@@ -42,6 +42,22 @@ def library_of(profiles: Mapping[str, bytes]) -> Library:
         return build_library(_read(text, source) for source, text in profiles.items())
     except ProblemsError as error:
         raise FilterError(f"filter profiles: {error}") from error
+
+
+def fitting(profiles: Mapping[str, bytes]) -> Callable[[PortFilter | None], bool]:
+    """Tells whether a port's filter can be put into the kernel with these profiles."""
+    try:
+        programs = Programs(library_of(profiles))
+    except FilterError:
+        return lambda asked: asked is None
+
+    def fits(asked: PortFilter | None) -> bool:
+        try:
+            return asked is None or bool(programs.vif(asked).verdicts)
+        except FilterError:
+            return False
+
+    return fits
 
 
 class HeldFilters:
@@ -76,9 +92,9 @@ class HeldFilters:
         """
         return None if port.filter is None else self._programs.vif(port.filter)
 
-    def filters(self, before: Filters) -> Filters:
-        """Chains and sets of all that were asked for; `before` itself if they are those."""
-        return self._programs.filters(before)
+    def filters(self) -> Filters:
+        """Chains and sets of all that were asked for."""
+        return self._programs.filters()
 
     def content(self, target: Target) -> Content:
         """Everything that the kernel's sets must hold."""
@@ -136,6 +152,10 @@ class HeldFilters:
         return frozenset(
             group.name for group in vif.groups if group.parts and group.parts[0][0] in vif.learned
         )
+
+    def has_address(self, port: Port, address: int) -> bool:
+        """Whether an IPv4 address is the port's by its configuration."""
+        return self._bindings.holder(port.bridge or "", address) == port.index
 
     def lease(self, index: int, addresses: Addresses) -> None:
         """These addresses are what the port has learned."""

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker.filters.bind import BindError, bind
+from broker.filters.bind import BindError, parse_bound, tuples, variables_of
+from broker.filters.fields import FIELDS
 from broker.filters.model import DIRECTIONS, Include, Use
 from broker.filters.values import Span
 from broker.net.filters.compile import (
@@ -34,6 +35,7 @@ from broker.net.filters.compile import (
     shape,
 )
 from broker.net.filters.kinds import KINDS
+from broker.net.model import MAX_PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,9 +51,11 @@ _Combination = tuple[tuple[str, ...], str, bool]
 LEARN_GROUP: Final = 22595
 """The nflog group that DHCP of learning ports goes to."""
 LEARN_PREFIX: Final = "xpbd"
-_LEARN_BYTES: Final = 700
+LEARN_BYTES: Final = 700
 """Of a packet with DHCP: its addresses, the fixed part and most of the options."""
 _LEARN_KIND: Final = "ip4-dhcp"
+_MAX_KNOWN: Final = 2 * MAX_PORTS
+"""Ports' programs that are remembered."""
 _MAX_DEPTH: Final = 8
 """Profiles that include one another; the kernel keeps sixteen chains to return to."""
 
@@ -94,6 +98,58 @@ class Filters(msgspec.Struct, frozen=True):
 NO_FILTERS: Final = Filters()
 
 
+class _Usage:
+    """The variables that some profiles use, found once for all ports that have them.
+
+    Raises:
+        FilterError: a profile is not there.
+    """
+
+    def __init__(self, library: Library, names: tuple[str, ...]) -> None:
+        try:
+            self._variables = sorted(variables_of(library, names).items())
+            rules = [rule for profile in library.closure(names) for rule in profile.rules()]
+        except (BindError, KeyError) as error:
+            raise FilterError(f"filter profiles {', '.join(names)}: {error}") from error
+        self._limits = {it.limit.name for it in rules if isinstance(it.limit, Use)}
+        used = [match for rule in rules for match in rule.matches]
+        self._matches = {(it.use.name, FIELDS[it.field].bits): it for it in used if it.use}
+        self._stepping = [
+            (rule, group) for rule in rules for group in rule.groups() if len(group) > 1
+        ]
+
+    def bind(self, given: Mapping[str, tuple[str, ...]]) -> tuple[Environment, tuple[str, ...]]:
+        """The environment of a port, and what is to be learned: as `broker.filters.bind` does.
+
+        Raises:
+            FilterError: a variable has no value, or a wrong one.
+        """
+        environment: Environment = {}
+        learned: list[str] = []
+        try:
+            for name, variable in self._variables:
+                if name in given:
+                    environment[name] = parse_bound(variable, given[name])
+                elif variable.learned:
+                    environment[name] = ()
+                    learned.append(name)
+                elif variable.default is not None:
+                    environment[name] = variable.default
+                else:
+                    raise FilterError(f"variable {name} ({variable.where}) has no value here")
+            for rule, group in self._stepping:
+                tuples(rule, group, environment)
+        except BindError as error:
+            raise FilterError(str(error)) from error
+        return environment, tuple(learned)
+
+    def variant(self, environment: Environment) -> str:
+        """What of the variables the profiles' chains depend on, in a word; empty: nothing."""
+        special = {shape(match, environment) for match in self._matches.values()} - {""}
+        special |= {f"{name}={environment[name]}" for name in self._limits}
+        return _short(*sorted(special)) if special else ""
+
+
 class Programs:
     """The chains and sets for all vifs that were asked for, of one library of profiles."""
 
@@ -102,6 +158,9 @@ class Programs:
         self.chains: dict[str, tuple[Line, ...]] = {}
         self.groups: set[Group] = set()
         self.meters: set[str] = set()
+        self._made = NO_FILTERS
+        self._known: dict[tuple[object, ...], Vif] = {}
+        self._usage: dict[tuple[str, ...], _Usage] = {}
         self._profiles: dict[tuple[str, str, Direction], tuple[dict[str, str], set[Group]]] = {}
         self._vifs: dict[_Combination, tuple[dict[Direction, str], frozenset[Group]]] = {}
 
@@ -111,41 +170,40 @@ class Programs:
         Raises:
             FilterError: a profile is not there, variables do not fit, or the kernel cannot hold it.
         """
-        try:
-            environment, learned = bind(self.library, asked.profiles, dict(asked.variables))
-        except BindError as error:
-            raise FilterError(str(error)) from error
-        key = (asked.profiles, self._variant(asked.profiles, environment), bool(learned))
+        known = asked.profiles, tuple(asked.variables.items())
+        found = self._known.get(known)
+        if found is None:
+            found = self._vif(asked)
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[known] = found
+        return found
+
+    def _vif(self, asked: PortFilter) -> Vif:
+        if asked.profiles not in self._usage:
+            self._usage[asked.profiles] = _Usage(self.library, asked.profiles)
+        usage = self._usage[asked.profiles]
+        environment, learned = usage.bind(asked.variables)
+        key = (asked.profiles, usage.variant(environment), bool(learned))
         if key not in self._vifs:
             self._vifs[key] = self._combined(key, environment)
         verdicts, groups = self._vifs[key]
         for group in groups:
-            stepping = (
-                {group.of, *(name for name, _ in group.parts)} if len(group.parts) != 1 else ()
-            )
+            stepping = group.variables if len(group.parts) != 1 else ()
             if not {*learned}.isdisjoint(stepping):
                 raise FilterError(
                     f"{', '.join(learned)}: what is learned steps with no other variable"
                 )
         return Vif(verdicts, groups, environment, learned)
 
-    def filters(self, before: Filters = NO_FILTERS) -> Filters:
-        """All there is by now; `before` itself if it is that."""
+    def filters(self) -> Filters:
+        """All there is by now; the same object as before as long as that is the same."""
         size = len(self.chains), len(self.groups), len(self.meters)
-        if size == (len(before.chains), len(before.groups), len(before.meters)):
-            # They only grow.
-            return before
-        return Filters(dict(self.chains), frozenset(self.groups), frozenset(self.meters))
-
-    def _variant(self, names: tuple[str, ...], environment: Environment) -> str:
-        """What of the variables these profiles' chains depend on, in a word; empty: nothing."""
-        special: set[str] = set()
-        for profile in self.library.closure(names):
-            for rule in profile.rules():
-                special |= {shape(match, environment) for match in rule.matches} - {""}
-                if isinstance(rule.limit, Use):
-                    special.add(f"{rule.limit}={environment[rule.limit.name]}")
-        return _short(*sorted(special)) if special else ""
+        made = self._made
+        # They only grow.
+        if size != (len(made.chains), len(made.groups), len(made.meters)):
+            self._made = Filters(dict(self.chains), frozenset(self.groups), frozenset(self.meters))
+        return self._made
 
     def _combined(
         self, key: _Combination, environment: Environment
@@ -201,7 +259,7 @@ class Programs:
         self.meters.add(meter)
         limit = f"update @{meter} {{ {PORT[direction]} limit rate 10/second burst 20 packets }}"
         prefix = f"{LEARN_PREFIX}-{_word(direction)}"
-        return Line(f'{limit} log prefix "{prefix}" group {LEARN_GROUP} snaplen {_LEARN_BYTES}', "")
+        return Line(f'{limit} log prefix "{prefix}" group {LEARN_GROUP} snaplen {LEARN_BYTES}', "")
 
     def _profile(
         self, name: str, direction: Direction, environment: Environment, depth: int
@@ -209,7 +267,9 @@ class Programs:
         """The profile's chains by kind, where it asks anything, and the sets they look into."""
         if depth > _MAX_DEPTH:
             raise FilterError(f"profiles include one another more than {_MAX_DEPTH} deep: {name}")
-        variant = self._variant((name,), environment)
+        if (name,) not in self._usage:
+            self._usage[name,] = _Usage(self.library, (name,))
+        variant = self._usage[name,].variant(environment)
         key = name, variant, direction
         if key in self._profiles:
             return self._profiles[key]
