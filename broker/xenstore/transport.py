@@ -61,6 +61,9 @@ def _open_socket(reactor: Reactor, path: str, protocol: _P) -> _P:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         opened.connect(path)  # a unix socket is connected at once, or not at all
+    except BlockingIOError as full:
+        opened.close()
+        raise OSError(full.errno, "its queue of connects is full") from full
     except OSError:
         opened.close()
         raise

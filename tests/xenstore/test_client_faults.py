@@ -495,7 +495,7 @@ async def test_a_store_whose_queue_is_full_is_told_in_words(tmp_path):
         before.connect(path)
         with pytest.raises(BlockingIOError) as told:
             await connect(reactor, f"unix:{path}", StoreConnection(lambda *_: None, reactor))
-    assert str(told.value) == "An error occurred while connecting: Connection was closed cleanly."
+    assert str(told.value) == "[Errno 11] its queue of connects is full"
 
 
 @pytest_twisted.ensureDeferred
