@@ -45,6 +45,7 @@ export function drawGraph(place, { nodes, edges, walls, open, domains, frames })
   const width = 2 * middle.x;
   const height = 2 * middle.y;
   set(place, svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "Labels, joined where they may talk; the table below says the same" }, lines, boxes));
+  place.scrollLeft = (place.scrollWidth - place.clientWidth) / 2;
 }
 
 const name = (node) => node.labels.map(plain).join(", ");

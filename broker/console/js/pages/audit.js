@@ -127,7 +127,7 @@ async function verify(place, key, signal) {
   }
   localStorage.setItem(SEEN, JSON.stringify(chain.last));
   const signatures = key ? `${count(chain.signed)} of ${count(chain.checkpoints)} checkpoints are signed by this key.`
-    : `${count(chain.checkpoints)} checkpoints were not checked for their signature: choose broker.pub.`;
+    : `The signatures of ${count(chain.checkpoints)} checkpoint${chain.checkpoints === 1 ? "" : "s"} were not checked: choose broker.pub.`;
   set(place, say("good", `The log is whole: records ${count(chain.first)} to ${count(chain.last.n)} follow one another.`, signatures,
     chain.first > 1 ? ` Records before ${count(chain.first)} are kept no more.` : ""));
 }

@@ -17,7 +17,7 @@ const DOMAINS = [
   { head: "Standing", cell: standing, text: (it) => it.status, sort: (it) => it.status, tight: true },
   { head: "Granted", cell: (it) => count(it.granted), sort: (it) => it.granted, right: true },
   { head: "Denied", cell: (it) => count(it.denied), sort: (it) => it.denied, right: true },
-  { head: "Label set by", cell: (it) => value(it.set_by, 48), text: (it) => it.set_by, sort: (it) => it.set_by ?? "" },
+  { head: "Label set by", tight: true, cell: (it) => value(it.set_by, 48), text: (it) => it.set_by, sort: (it) => it.set_by ?? "" },
   { head: "Why", cell: (it) => (it.reason ? why(it.reason) : null), text: (it) => it.reason },
 ];
 
