@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from broker.core.agent_report import BOOTSTRAP
 from broker.core.consumer import Judgement, Life, Memory, judge
 from broker.xenstore.errors import ConnectionLostError
 from broker.xenstore.paths import decision_path
@@ -71,9 +72,8 @@ class Judge:
         judgement = self._rule(record, life, known.memory, gate_open=gate_open)
         if self._is_bootstrap(slot, sight):
             action = "hold" if gate_open else "open"
-            reason = "a bootstrap device of the agent's own list"
             return msgspec.structs.replace(
-                judgement, action=action, reason=reason, refused=False, final=False
+                judgement, action=action, reason=BOOTSTRAP, refused=False, final=False
             )
         if not self._gates.has(slot.kind):
             if judgement.action == "close" and not judgement.memory.denied:

@@ -21,6 +21,8 @@ PERIOD: Final = 10.0
 """Seconds between two reports."""
 _COUNT: Final = r"(0|[1-9][0-9]{0,9})"
 MISSING: Final = "missing"
+BOOTSTRAP: Final = "a bootstrap device of the agent's own list"
+"""Why a device is open that no record opened: the host's operator listed it in agent.yaml."""
 _REPORT: Final = re.compile(
     rf"at=(0|[1-9][0-9]{{0,15}}) version=([0-9A-Za-z.+~-]{{1,40}}) "
     rf"policy=(-|missing|sha256:[0-9a-f]{{64}}) beat=([01]) "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from broker.core.agent_report import MISSING
+from broker.core.agent_report import BOOTSTRAP, MISSING
 from broker.core.revocations import parse_report
 from broker.rpc.methods import Finding
 from broker.service import agents
@@ -215,6 +215,8 @@ class Health:
         for device in self._engine.mirror.devices():
             report = parse_report(device.untrusted_enforced)
             if report is None or report.state in ("closed", "suspended"):
+                continue
+            if report.state == "open" and report.reason == BOOTSTRAP:
                 continue
             entry = self._engine.state.ledger.get(device.path)
             if entry is None or report.seq is None or report.seq < entry.seq:

@@ -9,7 +9,8 @@ import pytest_twisted
 from broker_host import POLICY, until, uuid_of
 from support.xenstoreds import start_store
 
-from broker.core.agent_report import MISSING, AgentReport, encode_agent_report
+from broker.core.agent_report import BOOTSTRAP, MISSING, AgentReport, encode_agent_report
+from broker.core.record import encode_value
 from broker.rpc import methods
 from broker.rpc.admin import ROOT, Caller
 from broker.rpc.certificates import Notice
@@ -227,6 +228,18 @@ async def test_a_denial_that_its_agent_could_not_enforce(host, box):
     await turns(box, "not_closed", "red", "vif/3/0", "it is so", "destroy the domain")
     enforce(host, vif, "closed", life, record.seq)
     await is_green(box)
+
+
+@run
+async def test_a_denied_device_that_the_operator_lets_open_anyway_is_no_fault(host, box):
+    vif, life = await granted(host, box)
+    box.brokerd.admin.labels.remove(box.selector(uuid_of(3)), "test")
+    record = await host.decided(vif, "deny")
+    enforce(host, vif, "open", life, record.seq)
+    await turns(box, "not_closed", "red", "reports it open")
+    line = f"open seq={record.seq} nonce={life.decode()} reason={encode_value(BOOTSTRAP)}"
+    host.client.write(f"{paths.report_dir(vif)}/enforced", line)
+    await until(lambda: "not_closed" not in findings(box))
 
 
 @run
