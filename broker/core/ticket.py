@@ -1,6 +1,7 @@
 """A label's ticket: what one broker vouches for when a domain moves to another's host. Pure.
 
-    label uuid=… label=web policy=corp version=1.4 digest=sha256:… expires=… uses=vif/-/w/dom0 sig=…
+    label uuid=… label=web policy=corp version=1.4 digest=sha256:… expires=… uses=vif/-/w/dom0
+        filters=clean-traffic/0123456789abcdef sig=…
 
 One line in the form of a decision record (`broker.core.record`), signed by the broker of the
 source under a context of its own. `uses` are the channels that the domain has.
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
         Ed25519PublicKey,
     )
 
-FIELDS: Final = ("uuid", "label", "policy", "version", "digest", "expires", "uses")
+FIELDS: Final = ("uuid", "label", "policy", "version", "digest", "expires", "uses", "filters")
 _CONTEXT: Final = b"xpb-label-ticket-v1\n"
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.()-]*"
 _USE: Final = re.compile(rf"([A-Za-z0-9_-]{{1,32}})/(-|{_NAME})/([rw])/({_NAME})")
+
+_FILTER: Final = r"[a-z][a-z0-9-]{0,47}/[0-9a-f]{16}"
+_FILTERS: Final = re.compile(rf"{_FILTER}(,{_FILTER})*")
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -56,7 +60,10 @@ class Use(msgspec.Struct, frozen=True):
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
-    """Under which policy a uuid has which label, until `expires` (POSIX seconds)."""
+    """Under which policy a uuid has which label, until `expires` (POSIX seconds).
+
+    `filters` are the filter profiles of its vifs: `NAME/` and 16 hex digits of what they say.
+    """
 
     uuid: str
     label: str
@@ -65,6 +72,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     expires: int
     uses: tuple[Use, ...]
+    filters: tuple[str, ...] = ()
 
 
 def parse_use(text: str) -> Use:
@@ -117,6 +125,7 @@ def read_ticket(untrusted_text: bytes) -> Ticket:
     """
     _, raw = read_line(untrusted_text, ("label",), FIELDS)
     uses = matched_value(raw, "uses", None)
+    filters = matched_value(raw, "filters", _FILTERS)
     ticket = Ticket(
         uuid=required_value(raw, "uuid", UUID),
         label=required_value(raw, "label", None),
@@ -125,6 +134,7 @@ def read_ticket(untrusted_text: bytes) -> Ticket:
         digest=required_value(raw, "digest", _DIGEST),
         expires=int(required_value(raw, "expires", DECIMAL)),
         uses=() if uses is None else tuple(parse_use(use) for use in uses.split(",")),
+        filters=() if filters is None else tuple(filters.split(",")),
     )
     if f"{_unsigned(ticket)} sig={raw['sig']}".encode("ascii") != untrusted_text:
         raise RecordError("not in canonical form")
@@ -136,5 +146,6 @@ def _unsigned(ticket: Ticket) -> str:
     return (
         f"label uuid={ticket.uuid} label={encode_value(ticket.label)} "
         f"policy={encode_value(ticket.policy)} version={ticket.version} digest={ticket.digest} "
-        f"expires={ticket.expires} uses={encode_value(uses)}"
+        f"expires={ticket.expires} uses={encode_value(uses)} "
+        f"filters={encode_value(','.join(ticket.filters) or None)}"
     )

@@ -68,9 +68,21 @@ class Telling:
         publisher = self._publisher
         if publisher is None:
             raise ConnectionLostError
+        # Once agents know of profiles they wait for a record of each vif, so those that need no
+        # profile come before: no vif is without one for having none.
+        failed = await self._records(publisher, [it for it in items if it.bare])
+        rest = [it for it in items if not it.bare]
         problem = await self.profiles()
-        if problem is not None:
-            return [problem for _ in items]
+        if problem is None:
+            failed |= await self._records(publisher, rest)
+        else:
+            failed |= {it.path: problem for it in rest}
+        return [failed.get(it.path) for it in items]
+
+    async def _records(
+        self, publisher: Publisher, items: Sequence[FilterText]
+    ) -> dict[str, StoreError]:
+        """Write what is news; by path, why the store did not take it."""
         news = [it for it in items if self._told.get(it.path) != it.text]
         answers = await publisher.filters([(it.path, it.text) for it in news])
         failed: dict[str, StoreError] = {}
@@ -79,7 +91,7 @@ class Telling:
                 self._told[item.path] = item.text
             else:
                 failed[item.path] = answer
-        return [failed.get(it.path) for it in items]
+        return failed
 
     async def profiles(self) -> StoreError | None:
         """Tell the profiles' texts, if they are others than what was told; None, or why not.

@@ -6,6 +6,7 @@ is shipped under the same name. A vif whose filters cannot be told is denied, wi
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -35,7 +36,7 @@ from broker.text.problems import ProblemsError
 from broker.xenstore import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -54,11 +55,15 @@ VIF = "vif"
 
 
 class FilterText(msgspec.Struct, frozen=True):
-    """A vif's filter record: where, its exact text, and whether it has to be written down first."""
+    """A vif's filter record: where, its exact text, and whether it has to be written down first.
+
+    `bare`: it names no profile.
+    """
 
     path: str
     text: bytes
     fresh: bool
+    bare: bool
 
 
 class Profiles(msgspec.Struct, frozen=True):
@@ -214,10 +219,14 @@ class Filters:
 
     @property
     def in_use(self) -> bool:
-        """Whether filters are told of at all: then every vif's are, also where it has none."""
+        """Whether filters are told of at all: then every vif's are, also where it has none.
+
+        Once profiles were told, agents wait for every vif's record.
+        """
         policy = self._judge.policy
         return bool(
-            self.state.attached
+            self.state.head
+            or self.state.attached
             or self.state.records
             or (policy is not None and policy.definition.filters)
         )
@@ -232,15 +241,15 @@ class Filters:
             return None
         found = self.wanted(device)
         path = paths.filter_path(device.channel)
-        before = self.state.records.get(path)
+        before, bare = self.state.records.get(path), not found.profiles
         record = msgspec.structs.replace(
             _record(device, found), seq=seq, uuid=decision.uuid, nonce=decision.nonce
         )
         if before is not None:
             told = parse_filter(before)
             if msgspec.structs.replace(told, seq=seq) == record:
-                return FilterText(path, before, fresh=False)
-        return FilterText(path, sign_filter(record, self._key), fresh=True)
+                return FilterText(path, before, fresh=False, bare=bare)
+        return FilterText(path, sign_filter(record, self._key), fresh=True, bare=bare)
 
     def names_in_use(self) -> set[str]:
         """Every profile that policy, an administrator or a published record names."""
@@ -276,6 +285,24 @@ class Filters:
         for path, text in self.state.records.items():
             for profile in parse_filter(text).profiles:
                 yield profile, path
+
+    def named(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Profiles as tickets name them: `NAME/` and a digest of what they and theirs say."""
+        found = []
+        for name in sorted(set(names)):
+            closure = self.profiles.library.closure([name])
+            text = "\n".join(f"{profile.name} {profile.digest}" for profile in closure)
+            found.append(f"{name}/{hashlib.sha256(text.encode('ascii')).hexdigest()[:16]}")
+        return tuple(found)
+
+    def attached_by(self, label: str, uuid: str) -> set[str]:
+        """The profiles that a domain's vifs would have for its label or its uuid."""
+        policy = self._judge.policy
+        names = {it.profile for it in policy.filters_of(label)} if policy is not None else set()
+        for place, bindings in self.state.attached.items():
+            if (place.bound, place.key) == ("uuid", uuid):
+                names |= bindings.keys()
+        return names
 
     def refresh_head(self) -> bool:
         """Number and write down the texts that agents need, if they are others than before.

@@ -13,6 +13,7 @@ from broker.rpc import methods
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector
 from broker.service import events
+from broker.service.filters import VIF
 from broker.service.policy_checks import version_of
 from broker.service.targets import selector_of
 from broker.text.escape import escape
@@ -71,6 +72,7 @@ class Tickets:
             digest=policy.digest,
             expires=int(time.time()) + asked.hours * _HOUR,
             uses=tuple(self._uses(domain)),
+            filters=self._filters(domain),
         )
         try:
             text = sign_ticket(ticket, self._key).decode("ascii")
@@ -129,6 +131,7 @@ class Tickets:
             problems = [it for it in (problem, _mismatch(policy, ticket)) if it]
             against += [Reason("ticket", it) for it in problems]
             uuid, label = ticket.uuid, ticket.label
+            against += self._against_filters(ticket)
             uses += ticket.uses
         else:
             uuid = asked.uuid or ""
@@ -178,6 +181,32 @@ class Tickets:
                     resource = entry.decision.resource
                     found[Use(device.device_class, resource, device.mode, backend)] = None
         yield from found
+
+    def _filters(self, domain: Domain) -> tuple[str, ...]:
+        """The filter profiles of a domain's vifs."""
+        filters = self._engine.filters
+        names = [
+            attached.profile
+            for device in domain.devices.values()
+            if device.device_class == VIF
+            for attached in filters.attached(device)
+        ]
+        known = filters.profiles.library.profiles
+        return filters.named(name for name in names if name in known)
+
+    def _against_filters(self, ticket: Ticket) -> Iterator[Reason]:
+        """Filter profiles that its vifs have there, and would not have here as they are there."""
+        filters = self._engine.filters
+        here = filters.attached_by(ticket.label, ticket.uuid)
+        for named in ticket.filters:
+            name = named.partition("/")[0]
+            if name not in filters.profiles.library.profiles:
+                yield Reason("filter", f"there is no filter profile {name} here")
+            elif filters.named([name]) != (named,):
+                yield Reason("filter", f"filter profile {name}, or what it includes, is another")
+            elif name not in here:
+                said = f"brokerctl filter attach uuid:{ticket.uuid} {name}"
+                yield Reason("filter", f"filter profile {name} would not be on its vifs: {said}")
 
     def _against(self, policy: Policy, uuid: str, label: str) -> Iterator[Reason]:
         """What stands against the domain itself."""

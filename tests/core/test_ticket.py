@@ -20,9 +20,11 @@ TICKET = Ticket(
 )
 
 
-@pytest.mark.parametrize("uses", [(), TICKET.uses])
-def test_a_ticket_is_read_back_by_who_trusts_its_key_alone(uses):
-    ticket = msgspec.structs.replace(TICKET, uses=uses)
+@pytest.mark.parametrize(
+    ("uses", "filters"), [((), ()), (TICKET.uses, (f"a/{'1' * 16}", f"b-c/{'2' * 16}"))]
+)
+def test_a_ticket_is_read_back_by_who_trusts_its_key_alone(uses, filters):
+    ticket = msgspec.structs.replace(TICKET, uses=uses, filters=filters)
     text = sign_ticket(ticket, KEY)
     assert verify_ticket(text, [OTHER.public_key(), KEY.public_key()]) == ticket
     assert verify_ticket(text, [OTHER.public_key()]) is None
@@ -52,6 +54,13 @@ def test_no_bit_of_a_ticket_can_be_changed():
 )
 def test_what_is_no_ticket_is_refused(text):
     with pytest.raises(RecordError):
+        verify_ticket(text, [KEY.public_key()])
+
+
+@pytest.mark.parametrize("name", ["a", "A/" + "1" * 16, "a/" + "1" * 15, "a/" + "G" * 16])
+def test_what_is_no_filter_profile_is_refused(name):
+    text = sign_ticket(msgspec.structs.replace(TICKET, filters=(name,)), KEY)
+    with pytest.raises(RecordError, match="filters is malformed"):
         verify_ticket(text, [KEY.public_key()])
 
 

@@ -174,3 +174,33 @@ async def test_a_uuid_that_is_labelled_here_is_checked_with_the_channels_it_will
     await until(lambda: 3 in box.engine.mirror.domains)
     code, out, _ = await ctl(*words)
     assert (code, "runs here already, as domain 3" in out) == (1, True)
+
+
+@pytest.mark.parametrize("store_daemon", ["embedded"], indirect=True)
+@run
+async def test_filter_profiles_are_named_and_looked_for_before_the_move(host, box, ctl):
+    brokerd = await target(box)
+    host.create(3)
+    box.label(uuid_of(3), "web_a")
+    host.vif(3)
+    await until(lambda: (3 in box.engine.mirror.domains) and box.engine.mirror.domains[3].devices)
+    assert (await ctl("filter", "attach", f"uuid:{uuid_of(3)}", "clean-traffic"))[0] == 0
+    code, out, _ = await ctl("label", "export", "3")
+    assert code == 0
+    (named,) = verify_ticket(out.strip().encode(), [box.public_key()]).filters
+    assert named.startswith("clean-traffic/")
+
+    host.destroy(3)
+    await until(lambda: 3 not in box.engine.mirror.domains)
+    assert (await ctl("migrate-check", ticket(box, filters=(named,))))[0] == 0
+    other = f"clean-traffic/{'0' * 16}"
+    strange = f"strange/{'0' * 16}"
+    here = brokerd.engine.filters.named(["no-multicast"])
+    code, out, _ = await ctl("migrate-check", ticket(box, filters=(other, strange, *here)))
+    assert code == 1
+    for said in (
+        "filter profile clean-traffic, or what it includes, is another",
+        "there is no filter profile strange here",
+        f"no-multicast would not be on its vifs: brokerctl filter attach uuid:{uuid_of(3)}",
+    ):
+        assert said in out
