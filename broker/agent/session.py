@@ -261,11 +261,11 @@ class AgentSession(service.Service):
 
     async def _run_passes(self) -> None:
         while self._ready and (self._dirty or self._list_all):
-            slots: list[Slot] = []
+            slots, self._dirty = list(self._dirty), {}
+            list_all, self._list_all = self._list_all, False
             try:
                 await self._all_heard()
-                slots, self._dirty = list(self._dirty), {}
-                list_all, self._list_all = self._list_all, False
+                slots, self._dirty = [*slots, *self._dirty], {}
                 if list_all:
                     slots += await self._all_slots()
                 failed = await self._enforcer.enforce(slots)
