@@ -132,7 +132,9 @@ class Bed:
             names = self.store.directory(path)
         except NotFoundError:
             return {}
-        return {name: self.store.read(f"{path}/{name}") for name in names if name}
+        found = {name: self.read(f"{path}/{name}") for name in names if name}
+        # The agent may have taken one away meanwhile.
+        return {name: value for name, value in found.items() if value is not None}
 
     def report(self, slot, name, fe=3, be=0):
         device_class, devid = slot.split("/")
