@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from broker.cli.groups import Commands
     from broker.rpc.client import Client
-    from broker.rpc.methods import PolicyChange, PolicySummary, PolicyText, Proposal, Review
+    from broker.rpc.methods import (
+        PolicyChange,
+        PolicyChanged,
+        PolicySummary,
+        PolicyText,
+        Proposal,
+        Review,
+    )
 
 
 _REVOKE: Final = "even if channels that are granted close"
@@ -54,7 +61,16 @@ def _show(broker: Client, options: argparse.Namespace) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(policy.text.encode("utf-8"))
         print(f"# {_named(policy)}\n# {show.text(policy.digest)}", file=sys.stderr)
+        if policy.changed is not None:
+            print(f"# {_put_in_force(policy.changed)}", file=sys.stderr)
     return client.SUCCESS
+
+
+def _put_in_force(change: PolicyChanged) -> str:
+    """Who put the policy in force, when, and with whose approval."""
+    when = datetime.fromtimestamp(change.time, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    words = f"put in force by {show.text(change.subject)} on {when}"
+    return words + (f", approved by {show.text(change.approver)}" if change.approver else "")
 
 
 def _load(broker: Client, options: argparse.Namespace) -> int:

@@ -122,6 +122,15 @@ DENIED = methods.Channel(
     nonce_known=False,
     enforced=None,
 )
+CHANGED = methods.PolicyChanged(
+    time=0.0,
+    subject="ann\x1b[2J",
+    role="officer",
+    approver="bob",
+    approver_role="officer",
+    signer="",
+    replaces=None,
+)
 NODE = methods.PictureNode(
     labels=("web_a",), ste=("red",), chinese_wall=(), colours=(), bootstrap=False
 )
@@ -314,7 +323,9 @@ class FakeAdmin(FakeFilters):
 
     async def policy_show(self, caller, arguments):
         self._called("policy.show", caller, arguments)
-        return methods.PolicyText(name="corp", version="1.4", digest=DIGEST, text=TEXT)
+        return methods.PolicyText(
+            name="corp", version="1.4", digest=DIGEST, text=TEXT, changed=CHANGED
+        )
 
     async def policy_load(self, caller, arguments):
         self._called("policy.load", caller, arguments)

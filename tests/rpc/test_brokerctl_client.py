@@ -385,6 +385,7 @@ async def test_policy_show_writes_the_policys_exact_bytes(run):
     code, out, err = await run("policy", "show")
     assert (code, out) == (0, TEXT)
     assert DIGEST in err
+    assert "put in force by ann\\x1b[2J on 1970-01-01 00:00 UTC, approved by bob" in err
     code, out, _ = await run("policy", "show", "--json")
     assert decoded(out, methods.PolicyText)[0].text == TEXT
 
