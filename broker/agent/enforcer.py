@@ -84,6 +84,8 @@ class Enforcer:
         self.outcomes: dict[Slot, Outcome] = {}
         self.withheld: set[Slot] = set()
         """Slots that open once the heartbeat is fresh again."""
+        self.lost: set[Slot] = set()
+        """Slots whose devices the store has lost, and that stay open as long as they are."""
         self._domid = domid
         self._dirs = dirs
         self._gates = gates
@@ -139,6 +141,7 @@ class Enforcer:
         shown: dict[Slot, bool] = {}
         unseen: set[Slot] = set()
         for slot, sight in sights.items():
+            self.lost.discard(slot)
             try:
                 alive = await self._settle(slot, sight, starting=starting)
                 if alive is not None:
@@ -151,15 +154,16 @@ class Enforcer:
             if alive is not None:
                 settled[slot] = alive
         cases = await self._judged(settled, shown)
-        await self._look_at_filters(cases)
         # Before anything that takes its time: what is to be closed is on its way to be.
         closing = self._begin([it for it in cases if it.judgement.action in {"close", "suspend"}])
         try:
+            await self._look_at_filters(cases)
             saved = self._save()
             if self._bridges is not None:
                 may_move = saved and self._fresh()
-                suspended = self._hold_to_labels(self._bridges, cases, may_move=may_move)
-                closing += self._begin(suspended)
+                closing += self._begin(
+                    self._hold_to_labels(self._bridges, cases, may_move=may_move)
+                )
             await self._report_nonces(cases)
         finally:
             await together(*closing)
@@ -220,9 +224,12 @@ class Enforcer:
         if known is None or not known.nonce:
             return
         blank = self._device(slot, known, None)
-        if resync and self._gates[slot.kind].observe(blank).open:
-            self.log.warn("{slot}: not in the store, but open: stays", slot=slot)
+        if (resync or slot in self.lost) and self._gates[slot.kind].observe(blank).open:
+            if slot not in self.lost:
+                self.log.warn("{slot}: not in the store, but open: stays", slot=slot)
+            self.lost.add(slot)
             return
+        self.lost.discard(slot)
         self.log.info("{slot}: a device's life is over: it is gone", slot=slot)
         sight = self._sights.pop(slot, None)
         await self._let_go(slot, known, sight)

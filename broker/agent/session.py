@@ -335,6 +335,8 @@ class AgentSession(service.Service):
 
     def _check_beat(self) -> None:
         self._beat_noted()
+        # Nothing else tells of their end: the store does not know them.
+        self.touch(list(self._enforcer.lost))
         self._call_later(_BEAT_CHECK, self._check_beat)
 
     def _beat_noted(self) -> None:

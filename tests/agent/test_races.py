@@ -10,7 +10,7 @@ from twisted.internet import defer, reactor
 
 from broker.agent.consumer import Consumer
 from broker.agent.gates import loopdev
-from broker.agent.gates.base import GateError
+from broker.agent.gates.base import GateError, Observed
 from broker.agent.gates.simulated import SimulatedGate
 from broker.agent.lives import BackendDirs, Slot
 from broker.xenstore.session import StoreSession
@@ -341,3 +341,56 @@ async def test_a_consumer_without_memories_closes_nothing_that_it_finds_open(bed
     bed.store.write(f"{backend}/state", "2")
     await until(lambda: told[-1] == "suspend")
     await consumer.stopService()
+
+
+class KernelsGate(SimulatedGate):
+    """What is open is the kernel's to say, whatever the store holds: `serving`."""
+
+    def __init__(self, nodes):
+        super().__init__(nodes)
+        self.serving = set()
+
+    def observe(self, device):
+        return Observed(open=device.path in self.serving, detail="by the kernel")
+
+    async def open(self, device):
+        await super().open(device)
+        self.serving.add(device.path)
+
+    async def release(self, device):
+        await super().release(device)
+        self.serving.discard(device.path)
+
+
+@SLOTS
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_comes_back_empty_closes_nothing_that_the_kernel_serves(
+    bed, tmp_path, slot
+):
+    gates = []
+
+    def make(nodes):
+        gates.append(KernelsGate(nodes))
+        return {"vif": gates[0], "vbd": gates[0]}
+
+    agent = start_agent(bed.daemon.address, tmp_path, make_gates=make)
+    bed.attach(slot)
+    await bed.nonce(slot)
+    bed.decide(slot)
+    await bed.comes_to(slot, "open")
+    (served,) = gates[0].serving
+    bed.stop_beating()
+    bed.daemon.restart_empty()
+    bed.reconnect()
+    bed.start_beating()
+    lost = Slot(slot.split("/")[0], 3, slot.split("/")[1])
+    await until(lambda: lost in agent._enforcer.lost)
+    for _ in range(3):
+        agent.touch([lost])
+        agent._list_all = True
+        await bed.fence()
+    assert gates[0].serving == {served}
+    gates[0].serving.clear()
+    await until(lambda: lost not in agent._enforcer.slots(), "the end of what the store has lost")
+    assert lost not in agent._enforcer.lost
+    await agent.stop()
