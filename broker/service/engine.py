@@ -15,13 +15,14 @@ from twisted.logger import Logger
 from broker.service import events
 from broker.service.confirming import Confirming
 from broker.service.decider import Decider
+from broker.service.departures import Departures
 from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_item
 from broker.service.display import Display
 from broker.service.filter_telling import Telling
 from broker.service.filters import VIF, Filters
 from broker.service.judge import Judge
 from broker.service.metrics import Metrics
-from broker.service.mirror import Device, Mirror, departed
+from broker.service.mirror import Device, Mirror
 from broker.service.observing import Observing
 from broker.service.police import Police
 from broker.service.publisher import Publisher
@@ -112,6 +113,9 @@ class Engine:
         self._survey: Survey | None = None
         self._publisher: Publisher | None = None
         self._busy = False
+        self._departures = Departures(
+            self.mirror, audit, self.decider, self.revoking, self.telling, on_gone=self._touch
+        )
         self._display = Display(clock, self._display_due)
         audit.on_note = self._display.soon
 
@@ -138,7 +142,7 @@ class Engine:
         await self._survey.read_domains(await self._survey.list_domains(), changes)
         await self._check(connection)
         await publisher.write(paths.STATE, b"reconciling")
-        self._forget_absent(changes)
+        self._departures.find(changes)
         self._restand = True
         await self._settle(changes)
         self.decider.start(publisher)
@@ -304,7 +308,7 @@ class Engine:
         lines: list[events.Event] = []
         gone: list[paths.Channel] = []
         if changes.gone or changes.vanished:
-            gone = await self._departures(changes, lines)
+            gone = await self._departures.take(changes, lines, self.connection, self._publisher)
         if lines or changes.lives or changes.domains or self._restand:
             lines += self.judge.adoptions(time.time())
             if not self.audit.commit(lines):
@@ -331,67 +335,6 @@ class Engine:
             self._display.add_domains(changes.domains)
             for domain in changes.domains:
                 self._display.add_devices(domain.devices.values())
-
-    async def _departures(self, changes: Changes, lines: list[events.Event]) -> list[paths.Channel]:
-        """What to write down about domains and devices that are gone; the channels of both."""
-        now = time.time()
-        vanished = dict.fromkeys(changes.vanished)
-        released: list[int] = []
-        for domid in changes.gone:
-            domain = self.mirror.domains.get(domid)
-            if domain is not None:
-                vanished |= {it.channel: None for it in domain.devices.values() if it.channel}
-                domain.dying = await self._still_introduced(domid)
-                for device in list(domain.devices.values()):
-                    self.mirror.drop_device(device)
-                if domain.dying:
-                    continue
-            released.append(domid)
-            self.audit.forget(domid)
-            if domid in self.state.admissions:
-                lines.append(events.Released(now, domid))
-        publisher = self._publisher
-        privileged = publisher is not None and publisher.privileged
-        gone = [it for it in vanished if self.mirror.device_of(it) is None]
-        self.telling.forget(gone)
-        # While the frontend's name may still be known.
-        ledger = self.state.ledger
-        last = [(departed(it), ledger.get(paths.decision_path(it))) for it in gone]
-        self.decider.tell("gone", [(device, entry) for device, entry in last if entry is not None])
-        lines += self.revoking.gone(released)
-        for domid in released:
-            self._touch(domid)
-            self.mirror.drop(domid)
-        for channel in gone:
-            path = paths.decision_path(channel)
-            self.audit.forget(path)
-            if path in self.state.ledger:
-                lines.append(events.Vanished(now, path, privileged))
-        return gone
-
-    async def _still_introduced(self, domid: int) -> bool:
-        """Whether the store still knows a domain whose home is gone: dying ones count."""
-        if self.connection is None or self._publisher is None or not self._publisher.privileged:
-            return False
-        try:
-            return await self.connection.is_domain_introduced(domid)
-        except ConnectionLostError:
-            raise
-        except StoreError:
-            return False
-
-    def _forget_absent(self, changes: Changes) -> None:
-        """After a full reading: release who is gone; an empty store says nothing about anybody."""
-        known = self.mirror.domains
-        if not any(known):
-            return
-        changes.gone += [domid for domid in self.state.admissions if domid not in known]
-        present = {device.path for device in self.mirror.devices()}
-        for path in self.state.ledger.keys() - present:
-            parsed = paths.parse_channel(paths.DECISIONS, path)
-            domain = None if parsed is None else known.get(parsed[0].frontend)
-            if parsed is not None and (domain is None or domain.listed):
-                changes.vanished.append(parsed[0])
 
     def _stand(self) -> None:
         """Admit who is new, judge who may run, and look again at whom that concerns."""
@@ -467,12 +410,10 @@ class Engine:
         domain = self.mirror.domains.get(domid)
         if domain is None:
             return
-        policy = self.judge.policy
-        protected = policy is not None and self.judge.standing(domain.domid).label in (
-            policy.protected
-        )
         uuid = domain.uuid
-        if domain.domid == 0 or uuid is None or protected or uuid in self.state.quarantine:
+        if domain.domid == 0 or uuid is None or uuid in self.state.quarantine:
+            return
+        if self.judge.protects(domid):
             return
         if self.audit.commit([events.Quarantined(time.time(), uuid, domain.domid, reason)]):
             self.audit.failed(f"domain {domain.domid} is quarantined: {reason}")

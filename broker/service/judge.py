@@ -133,6 +133,10 @@ class Judge:
         """How a domain stands; one that is not known does not stand well."""
         return self.standings.get(domid, _UNKNOWN)
 
+    def protects(self, domid: int) -> bool:
+        """Whether the policy spares a domain whatever goes beyond one channel."""
+        return self.policy is not None and self.standing(domid).label in self.policy.protected
+
     def judge(self, device: Device) -> Judged:
         """Decide one device, on the last known nonce where the reported one will not do.
 

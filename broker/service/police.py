@@ -270,8 +270,8 @@ class Police:
         if policy is None or channel is None:
             return
         ends = {
-            "frontend": self._end(channel.frontend),
-            "backend": self._end(channel.backend),
+            "frontend": End(channel.frontend, self._judge.protects(channel.frontend)),
+            "backend": End(channel.backend, self._judge.protects(channel.backend)),
         }
         worst: tuple[Action, Violation] | None = None
         for violation in violations:
@@ -287,11 +287,6 @@ class Police:
                 worst = (action, violation)
         if worst is not None and worst[0] != "report":
             self._sanction(device, ends, *worst)
-
-    def _end(self, domid: int) -> End:
-        policy = self._judge.policy
-        label = self._judge.standing(domid).label
-        return End(domid, policy is None or label in policy.protected)
 
     def _sanction(
         self, device: Device, ends: Mapping[str, End], action: Action, violation: Violation
