@@ -6,6 +6,8 @@ import pytest
 import pytest_twisted
 from broker_host import until, uuid_of
 
+from broker.rpc import methods
+from broker.rpc.admin import ROOT, Caller
 from broker.service import decider
 from broker.xenstore import paths
 
@@ -171,4 +173,6 @@ async def test_dom0_that_keeps_silent_is_named_in_the_status_and_never_held_apar
     await until(box.engine.revoking.overdue)
     box.engine.revoking.check()
     assert not box.engine.state.quarantine
-    assert any(str(vbd) in problem for problem in box.brokerd.admin._problems())
+    caller = Caller(subject="test", role=ROOT, person="test")
+    status = await box.brokerd.admin.status(caller, methods.Nothing())
+    assert any(str(vbd) in problem for problem in status.problems)
