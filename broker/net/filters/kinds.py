@@ -6,7 +6,8 @@ there are positive comparisons of bytes that are known to exist. So a header tha
 fragmented never gets past a rule by failing to match: it makes the frame one of another kind, in
 which the rule is compiled to what the language says of unreadable fields (`broker.filters.frame`).
 
-The chain `kind` puts the number of a frame's kind into its mark, and returns. It relies on what the
+The chain `kind` puts the number of a frame's kind into its priority (the mark has its sender's
+class by then, which dom0's inet hooks go by), and returns. It relies on what the
 kernel validates before it shows an upper protocol (`nft_set_pktinfo_ipv4_validate`,
 `ipv6_find_hdr`), and checks itself what that leaves open: `@th` is readable in IPv4's later
 fragments too, and would show whatever bytes are there. Ethertypes are read at the link layer,
@@ -126,11 +127,16 @@ _PLACES: Final[dict[str, Bytes | Words]] = {
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """One kind: its number in the mark, and how each field is read; absent are those not here."""
+    """One kind: its number, and how each field is read; absent are those not here."""
 
     name: str
     number: int
     readings: Mapping[str, Reading]
+
+    @property
+    def mark(self) -> str:
+        """Its number as nft writes a priority."""
+        return f"0:{self.number:x}"
 
 
 def _fields(*headers: str) -> list[str]:
@@ -212,7 +218,7 @@ def _there(byte: int) -> str:
 
 
 def _set(name: str) -> str:
-    return f"meta mark set {KINDS[name].number}"
+    return f"meta priority set {KINDS[name].mark}"
 
 
 _WHOLE4: Final = "@nh,51,13 0"
@@ -232,7 +238,7 @@ def _upper(prefix: str, name: str, last: int, later: str, *more: str) -> tuple[s
 
 
 def _unless(name: str) -> str:
-    return f"meta mark != {KINDS[name].number} return"
+    return f"meta priority != {KINDS[name].mark} return"
 
 
 _LENGTH6: Final = "@nh,48,8 58 @nh,32,16"
@@ -246,6 +252,7 @@ CHAINS: Final[dict[str, tuple[str, ...]]] = {
         ),
         _set("other"),
     ),
+    "kind_unasked": ("meta priority set none accept",),
     "kind_tag": (_set("tag-bad"), f"@ll,136,8 & 0x0 == 0x0 {_set('tag')}"),
     "kind_arp": (
         _set("arp-bad"),

@@ -15,6 +15,7 @@ interval sets, which take longer to look up) or which limit it to another rate.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +54,10 @@ LEARN_GROUP: Final = 22595
 LEARN_PREFIX: Final = "xpbd"
 LEARN_BYTES: Final = 700
 """Of a packet with DHCP: its addresses, the fixed part and most of the options."""
+_ACCEPT: Final = "meta priority set none accept"
+"""What a frame's kind was noted in is given back, lest it choose a queue."""
+_NOTHING: Final = "kind_unasked"
+"""The chain for kinds of frames that no profile of a combination asks about."""
 _LEARN_KIND: Final = "ip4-dhcp"
 _MAX_KNOWN: Final = 2 * MAX_PORTS
 """Ports' programs that are remembered."""
@@ -98,6 +103,10 @@ class Filters(msgspec.Struct, frozen=True):
 NO_FILTERS: Final = Filters()
 
 
+_parsed: Final = functools.lru_cache(maxsize=4 * MAX_PORTS)(parse_bound)
+"""A thousand ports' values do not change with a profile."""
+
+
 class _Usage:
     """The variables that some profiles use, found once for all ports that have them.
 
@@ -129,7 +138,7 @@ class _Usage:
         try:
             for name, variable in self._variables:
                 if name in given:
-                    environment[name] = parse_bound(variable, given[name])
+                    environment[name] = _parsed(variable, given[name])
                 elif variable.learned:
                     environment[name] = ()
                     learned.append(name)
@@ -235,7 +244,7 @@ class Programs:
                 lines.append(self._learn(direction))
             if not lines:
                 continue
-            content = (*lines, Line("accept", ""))
+            content = (*lines, Line(_ACCEPT, ""))
             if content not in made:
                 made[content] = f"{name}/{kind}"
                 self.chains[made[content]] = content
@@ -243,12 +252,12 @@ class Programs:
         if not targets:
             return "accept"
         ways = ", ".join(
-            f"{kind.number} : " + (f"goto {targets[it]}" if it in targets else "accept")
+            f"{kind.mark} : " + (f"goto {targets[it]}" if it in targets else f"goto {_NOTHING}")
             for it, kind in KINDS.items()
         )
         self.chains[name] = (
             Line("jump kind", ""),
-            Line(f"meta mark vmap {{ {ways} }}", ""),
+            Line(f"meta priority vmap {{ {ways} }}", ""),
             Line("goto filtered", ""),
         )
         return f"goto {name}"
