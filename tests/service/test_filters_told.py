@@ -23,6 +23,7 @@ from broker.rpc.methods import Nothing
 from broker.rpc.methods import filters as methods
 from broker.service.filters import read_shipped
 from broker.xenstore import paths
+from broker.xenstore.errors import StoreError
 
 run = pytest_twisted.ensureDeferred
 embedded = pytest.mark.parametrize("store_daemon", ["embedded"], indirect=True)
@@ -393,6 +394,30 @@ async def test_what_others_wrote_is_put_right_and_said(host, box):
         await until(lambda path=path, text=text: host.read(path) == text)
     alarms = [line["subject"] for line in box.lines("alarm")]
     assert {paths.filter_path(channel), f"{paths.PROFILES}/0"} <= set(alarms)
+
+
+@embedded
+@pytest.mark.parametrize("what", ["filters", "profiles"])
+@run
+async def test_no_grant_comes_before_its_filters_are_in_the_store(host, box, monkeypatch, what):
+    box.policy.write_text(attaching("no-mac-spoofing"))
+    await box.start()
+    asked = []
+
+    async def full(items):
+        asked.append(items)
+        return [StoreError("EACCES", "closed to the broker") for _ in items]
+
+    with monkeypatch.context() as closed:
+        closed.setattr(box.engine._publisher, what, full)
+        channel = await vif_of(host, box, 3)
+        await until(lambda: len(asked) > 1, "a second try")
+        assert host.verdict(channel) != "grant"
+        assert box.engine.decider.unpublished == 1
+    await host.decided(channel, "grant")
+    assert told(host, box, channel).profiles == ("no-mac-spoofing",)
+    await until(lambda: box.engine.decider.unpublished == 0)
+    assert box.lines("unpublished")
 
 
 @embedded
