@@ -156,6 +156,8 @@ def test_a_refusal_is_counted_by_what_was_just_looked_up_and_then_dropped(table,
         assert made["pass_pair"][1:] == who
     else:
         assert made["from_port"][0] == "meta mark set 0"
+        # Not even what has somehow no class is taken for a port's on its way to a bridge.
+        assert made["to_port"][0] == "meta mark & 0xffff0000 == 0x58420000 oifname @bridges accept"
 
 
 @pytest.mark.parametrize("knows_bridge", [True, False])
