@@ -210,14 +210,14 @@ def test_samples_come_at_a_bounded_rate_and_every_refusal_is_counted(bridged, la
     if table == "bridge":
         for _ in range(300):
             red.send(frame_for("ipv4", red, blue))
-        wanted = (RED, BLUE)
+        wanted, sender = (RED, BLUE), red
     else:
         station = json.loads(run(["ip", "-n", rig.net.host.name, "-j", "link", "show", "vif3.0"]))
         to = station[0]["address"]
         for _ in range(300):
             packet = ipv4(bare.number, 0, b"x", target=bytes((10, 3, 0, 100)))
             bare.send(ethernet(to, bare.mac, 0x0800, packet))
-        wanted = (NOBODY, NOBODY)
+        wanted, sender = (NOBODY, NOBODY), bare
     found, end = 0, time.monotonic() + 10
     while found < 300:
         assert time.monotonic() < end, f"{found} counted"
@@ -225,9 +225,9 @@ def test_samples_come_at_a_bounded_rate_and_every_refusal_is_counted(bridged, la
     end = time.monotonic() + 10
     while not count:
         assert time.monotonic() < end, "no sample"
-        count += sum(1 for _ in samples.received())
+        count += sum(it.sender == sender.index for it in samples.received())
     spent = time.monotonic() - began
-    count += sum(1 for _ in samples.received())
+    count += sum(it.sender == sender.index for it in samples.received())
     samples.close()
     assert count <= SAMPLES_PER_SECOND * (2 + spent) + 1, f"in {spent:.1f} s; {own}"
 
