@@ -325,6 +325,7 @@ def test_what_could_not_be_repaired_is_tried_again():
     alarms = []
     made = object.__new__(filtering.Filtering)
     made._enforcer, made._alarm, made._trace = Failing(2), alarms.append, None
+    made._learning = None
     made._started, made._check_at, made._settle_at = True, 0.0, None
     made.run_due()
     assert made.due() is not None
