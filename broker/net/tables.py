@@ -31,7 +31,6 @@ from typing import Final, Literal
 
 import msgspec
 
-from broker.net.filters.kinds import CHAINS as KINDS_TOLD
 from broker.net.model import MAX_PORTS
 
 BRIDGE: Final = "xpb_bridge"
@@ -154,7 +153,6 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
         "refuse": _REFUSE,
         # What a port's filter refuses: counted by the rule that did.
         "filtered": (_SAMPLE, "drop"),
-        **KINDS_TOLD,
     }
 
 

@@ -110,7 +110,7 @@ def test_a_port_without_a_verdict_is_closed_in_both_directions(bed):
     [
         "flush chain bridge xpb_bridge f/no-mac-spoofing/from/other",
         "add rule bridge xpb_bridge f/no-mac-spoofing/from/other return",
-        "insert rule bridge xpb_bridge kind meta priority set 0:1 return",
+        "insert rule bridge xpb_bridge filtered accept",
         "add element bridge xpb_bridge v/MAC.i48 {{ {index} . 0x020000009901 }}",
         "delete element bridge xpb_bridge v/MAC.i48 {{ {index} . 0x020000000001 }}",
     ],

@@ -218,7 +218,14 @@ def _constant(match: Match, reading: Reading) -> list[str] | None:
 
 def _compared(reading: Bytes, values: Sequence[Value]) -> list[str] | None:
     top = (1 << reading.bits) - 1
-    spans = merged(value for value in values if isinstance(value, Span) and value.low <= top)
+    low, high = reading.never
+    spans = merged(
+        value
+        for value in values
+        if isinstance(value, Span)
+        and value.low <= top
+        and not (low <= value.low and value.high <= high)
+    )
     masks = [value for value in values if isinstance(value, Masked)]
     if any(span.low == 0 and span.high >= top for span in spans) or any(
         not value.mask for value in masks

@@ -6,8 +6,8 @@ there are positive comparisons of bytes that are known to exist. So a header tha
 fragmented never gets past a rule by failing to match: it makes the frame one of another kind, in
 which the rule is compiled to what the language says of unreadable fields (`broker.filters.frame`).
 
-The chain `kind` puts the number of a frame's kind into its priority (the mark has its sender's
-class by then, which dom0's inet hooks go by), and returns. It relies on what the
+Kinds are told by TREE, each combination of profiles going only as deep into it as it must: where
+all kinds below a node would be asked the same, they are not told apart. It relies on what the
 kernel validates before it shows an upper protocol (`nft_set_pktinfo_ipv4_validate`,
 `ipv6_find_hdr`), and checks itself what that leaves open: `@th` is readable in IPv4's later
 fragments too, and would show whatever bytes are there. Ethertypes are read at the link layer,
@@ -38,11 +38,15 @@ if TYPE_CHECKING:
 
 
 class Bytes(msgspec.Struct, frozen=True):
-    """A field at a known place: nft's expression for it, its bits, and nft's type of it."""
+    """A field at a known place: nft's expression for it, its bits, and nft's type of it.
+
+    `never` are values, from one to another, that it has in no frame of the kind.
+    """
 
     text: str
     bits: int
     type: str
+    never: tuple[int, int] = (1, 0)
 
 
 class Words(msgspec.Struct, frozen=True):
@@ -83,6 +87,15 @@ def _at(base: str, byte: int, kind: str, bits: int | None = None) -> Bytes:
 _L4PROTO: Final = Bytes("meta l4proto", 8, _L4)
 _FRAGMENT6: Final = "@nh,48,8 44"
 _OFFSET6: Final = "@nh,336,16 & 0xfff8"
+_FRAGMENTS: Final = {
+    "ip.fragment": {0: "@nh,50,14 0", 1: "@nh,50,14 0x2000", 2: "@nh,51,13 != 0"},
+    "ip6.fragment": {
+        0: "@nh,48,8 != 44",
+        1: f"{_FRAGMENT6} {_OFFSET6} == 0",
+        2: f"{_FRAGMENT6} {_OFFSET6} != 0",
+    },
+}
+_PORTS: Final = {"udp.sport": _at("th", 0, _PORT), "udp.dport": _at("th", 2, _PORT)}
 _PLACES: Final[dict[str, Bytes | Words]] = {
     "ether.dst": _at("ll", 0, _I48),
     "ether.src": _at("ll", 6, _I48),
@@ -97,18 +110,12 @@ _PLACES: Final[dict[str, Bytes | Words]] = {
     "ip.saddr": _at("nh", 12, _I32),
     "ip.daddr": _at("nh", 16, _I32),
     "ip.protocol": _L4PROTO,
-    "ip.fragment": Words({0: "@nh,50,14 0", 1: "@nh,50,14 0x2000", 2: "@nh,51,13 != 0"}),
+    "ip.fragment": Words(_FRAGMENTS["ip.fragment"]),
     "ip6.saddr": _at("nh", 8, _I128),
     "ip6.daddr": _at("nh", 24, _I128),
     "ip6.nexthdr": _at("nh", 6, _I8),
     "ip6.protocol": _L4PROTO,
-    "ip6.fragment": Words(
-        {
-            0: "@nh,48,8 != 44",
-            1: f"{_FRAGMENT6} {_OFFSET6} == 0",
-            2: f"{_FRAGMENT6} {_OFFSET6} != 0",
-        }
-    ),
+    "ip6.fragment": Words(_FRAGMENTS["ip6.fragment"]),
     "ip6.hoplimit": _at("nh", 7, _I8),
     "icmp.type": _at("th", 0, _I8),
     "icmp.code": _at("th", 1, _I8),
@@ -118,8 +125,7 @@ _PLACES: Final[dict[str, Bytes | Words]] = {
     "nd.lladdr": _at("th", 26, _I48),
     "tcp.sport": _at("th", 0, _PORT),
     "tcp.dport": _at("th", 2, _PORT),
-    "udp.sport": _at("th", 0, _PORT),
-    "udp.dport": _at("th", 2, _PORT),
+    **_PORTS,
     "dhcp.op": _at("th", 8, _I8),
     "dhcp.chaddr": _at("th", 36, _I48),
     "dhcpv6.type": _at("th", 8, _I8),
@@ -127,16 +133,10 @@ _PLACES: Final[dict[str, Bytes | Words]] = {
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """One kind: its number, and how each field is read; absent are those not here."""
+    """One kind, and how each field is read in it; absent are those not here."""
 
     name: str
-    number: int
     readings: Mapping[str, Reading]
-
-    @property
-    def mark(self) -> str:
-        """Its number as nft writes a priority."""
-        return f"0:{self.number:x}"
 
 
 def _fields(*headers: str) -> list[str]:
@@ -186,12 +186,14 @@ _TABLE: Final[tuple[tuple[str, str, str, Reading | None], ...]] = (
     ("ip6-redirect", "ip6 icmpv6 nd", "", ABSENT),
     ("ip6-redirect-short", "ip6 icmpv6", "nd", ABSENT),
 )
+_NEITHER: Final = {"ip4-udp": (67, 68), "ip6-udp": (546, 547)}
+"""UDP that is not for DHCP: neither port is one of these."""
 _ETHERTYPES: Final = {"arp": ETHER_ARP, "ip4": ETHER_IPV4, "ip6": ETHER_IPV6}
 _ICMP6: Final = frozenset({"icmp", "rs", "nd", "redirect"})
 _UPPER: Final = {"tcp": TCP, "udp": UDP, "dhcp": UDP}
 
 
-def _kind(number: int, row: tuple[str, str, str, Reading | None]) -> Kind:
+def _kind(row: tuple[str, str, str, Reading | None]) -> Kind:
     name, there, unreadable, address = row
     readings: dict[str, Reading] = {it: _PLACES[it] for it in _fields("ether", *there.split())}
     readings |= dict.fromkeys(_fields(*unreadable.split()), UNREADABLE)
@@ -205,10 +207,18 @@ def _kind(number: int, row: tuple[str, str, str, Reading | None]) -> Kind:
         readings["ip6.protocol"] = Known(_UPPER.get(upper, ICMPV6))
     if address is not None:
         readings["nd.lladdr"] = address
-    return Kind(name, number, readings)
+    if rest and not rest.endswith("-bad") and upper in {*_UPPER, *_ICMP6}:
+        # With its upper header it is no later fragment.
+        for field in {"ip.fragment", "ip6.fragment"} & set(readings):
+            words = _FRAGMENTS[field]
+            readings[field] = Words({it: words[it] for it in (0, 1)})
+    if name in _NEITHER:
+        for field in ("udp.sport", "udp.dport"):
+            readings[field] = msgspec.structs.replace(_PORTS[field], never=_NEITHER[name])
+    return Kind(name, readings)
 
 
-KINDS: Final = {row[0]: _kind(number, row) for number, row in enumerate(_TABLE, 1)}
+KINDS: Final = {row[0]: _kind(row) for row in _TABLE}
 """By name."""
 
 
@@ -217,108 +227,107 @@ def _there(byte: int) -> str:
     return f"@th,{byte * 8},8 & 0x0 == 0x0"
 
 
-def _set(name: str) -> str:
-    return f"meta priority set {KINDS[name].mark}"
+class Step(msgspec.Struct, frozen=True):
+    """One step of telling a frame's kind: where it leads if `condition` holds (empty: always).
+
+    With `ways` the condition is an expression, and its value tells where it leads; of another
+    value, or where it cannot be read, the next step comes. Where: a kind, or another node of TREE.
+    """
+
+    condition: str
+    to: str = ""
+    ways: tuple[tuple[str, str], ...] = ()
 
 
-_WHOLE4: Final = "@nh,51,13 0"
-"""Not a later fragment."""
-_LATER6: Final = f"{_FRAGMENT6} {_OFFSET6} != 0 return"
-
-
-def _upper(prefix: str, name: str, last: int, later: str, *more: str) -> tuple[str, ...]:
-    """An upper header is there as a whole, or it is unreadable."""
-    whole = [] if prefix == "ip6" else [_WHOLE4]
-    return (
-        _set(f"{prefix}-{name}-bad"),
-        *([later] if later else []),
-        " ".join([*whole, _there(last), _set(f"{prefix}-{name}")]),
-        *more,
+def _node(*steps: tuple[str, str | dict[str, str]]) -> tuple[Step, ...]:
+    return tuple(
+        Step(condition, to) if isinstance(to, str) else Step(condition, ways=tuple(to.items()))
+        for condition, to in steps
     )
 
 
-def _unless(name: str) -> str:
-    return f"meta priority != {KINDS[name].mark} return"
-
-
+_LATER4: Final = "@nh,51,13 != 0"
+_LATER6: Final = f"{_FRAGMENT6} {_OFFSET6} != 0"
 _LENGTH6: Final = "@nh,48,8 58 @nh,32,16"
 """ICMPv6 right after the fixed header, and the payload length of the packet."""
 _EXTENSIONS: Final = "0, 43, 44, 60"
-CHAINS: Final[dict[str, tuple[str, ...]]] = {
-    "kind": (
+ROOT: Final = "type"
+TREE: Final[dict[str, tuple[Step, ...]]] = {
+    ROOT: _node(
         (
-            "@ll,96,16 vmap { 0x0800 : goto kind4, 0x86dd : goto kind6, 0x0806 : goto kind_arp, "
-            "0x8100 : goto kind_tag, 0x88a8 : goto kind_tag }"
+            "@ll,96,16",
+            {
+                "0x0800": "four",
+                "0x86dd": "six",
+                "0x0806": "is-arp",
+                "0x8100": "tagged",
+                "0x88a8": "tagged",
+            },
         ),
-        _set("other"),
+        ("", "other"),
     ),
-    "kind_unasked": ("meta priority set none accept",),
-    "kind_tag": (_set("tag-bad"), f"@ll,136,8 & 0x0 == 0x0 {_set('tag')}"),
-    "kind_arp": (
-        _set("arp-bad"),
-        f"@nh,0,48 0x000108000604 @nh,216,8 & 0x0 == 0x0 {_set('arp')}",
-    ),
-    "kind4": (
-        _set("ip4-bad"),
-        "meta l4proto vmap { 6 : goto kind4_tcp, 17 : goto kind4_udp, 1 : goto kind4_icmp }",
+    "tagged": _node(("@ll,136,8 & 0x0 == 0x0", "tag"), ("", "tag-bad")),
+    "is-arp": _node(("@nh,0,48 0x000108000604 @nh,216,8 & 0x0 == 0x0", "arp"), ("", "arp-bad")),
+    "four": _node(
+        ("meta l4proto", {"6": "tcp4", "17": "udp4", "1": "icmp4"}),
         # Read at all, it is none of those.
-        f"meta l4proto != 6 {_set('ip4')}",
+        ("meta l4proto != 6", "ip4"),
+        ("", "ip4-bad"),
     ),
-    "kind4_tcp": _upper("ip4", "tcp", 19, ""),
-    "kind4_icmp": _upper("ip4", "icmp", 7, ""),
-    "kind4_udp": _upper(
-        "ip4", "udp", 7, "", _unless("ip4-udp"),
-        "@th,0,16 67-68 goto kind4_dhcp", "@th,16,16 67-68 goto kind4_dhcp",
+    "tcp4": _node((_LATER4, "ip4-tcp-bad"), (_there(19), "ip4-tcp"), ("", "ip4-tcp-bad")),
+    "icmp4": _node((_LATER4, "ip4-icmp-bad"), (_there(7), "ip4-icmp"), ("", "ip4-icmp-bad")),
+    "udp4": _node(
+        (_LATER4, "ip4-udp-bad"),
+        ("@th,0,16 67-68", "dhcp4"),
+        ("@th,16,16 67-68", "dhcp4"),
+        (_there(7), "ip4-udp"),
+        ("", "ip4-udp-bad"),
     ),
-    "kind4_dhcp": (
-        _set("ip4-dhcp-bad"),
-        f"@th,72,16 0x0106 {_there(243)} {_set('ip4-dhcp')}",
+    "dhcp4": _node(
+        (f"@th,72,16 0x0106 {_there(243)}", "ip4-dhcp"),
+        (_there(7), "ip4-dhcp-bad"),
+        ("", "ip4-udp-bad"),
     ),
-    "kind6": (
-        _set("ip6-bad"),
-        f"@nh,48,8 {{ {_EXTENSIONS} }} goto kind6_extended",
-        "goto kind6_upper",
+    "six": _node((f"@nh,48,8 {{ {_EXTENSIONS} }}", "extended6"), ("", "upper6")),
+    "upper6": _node(
+        ("meta l4proto", {"6": "tcp6", "17": "udp6", "58": "icmp6"}),
+        ("meta l4proto != 6", "ip6"),
+        ("", "ip6-bad"),
     ),
-    "kind6_upper": (
-        "meta l4proto vmap { 6 : goto kind6_tcp, 17 : goto kind6_udp, 58 : goto kind6_icmp }",
-        f"meta l4proto != 6 {_set('ip6')}",
-    ),
-    "kind6_extended": (
-        f"{_FRAGMENT6} @nh,320,8 != {{ {_EXTENSIONS}, 51 }} goto kind6_upper",
+    "extended6": _node(
+        (f"{_FRAGMENT6} @nh,320,8 != {{ {_EXTENSIONS}, 51 }}", "upper6"),
         # A fragment header anywhere but first, or before another extension: nobody reads on. AH,
         # where nftables stops, hides one.
-        "@nh,48,8 != 44 meta l4proto != 51 exthdr frag missing goto kind6_upper",
+        ("@nh,48,8 != 44 meta l4proto != 51 exthdr frag missing", "upper6"),
+        ("", "ip6-bad"),
     ),
-    "kind6_tcp": _upper("ip6", "tcp", 19, _LATER6),
-    "kind6_udp": _upper(
-        "ip6", "udp", 7, _LATER6, _unless("ip6-udp"),
-        "@th,0,16 546-547 goto kind6_dhcp", "@th,16,16 546-547 goto kind6_dhcp",
+    "tcp6": _node((_LATER6, "ip6-tcp-bad"), (_there(19), "ip6-tcp"), ("", "ip6-tcp-bad")),
+    "udp6": _node(
+        (_LATER6, "ip6-udp-bad"),
+        ("@th,0,16 546-547", "dhcp6"),
+        ("@th,16,16 546-547", "dhcp6"),
+        (_there(7), "ip6-udp"),
+        ("", "ip6-udp-bad"),
     ),
-    "kind6_dhcp": (_set("ip6-dhcp-bad"), f"{_there(8)} {_set('ip6-dhcp')}"),
-    "kind6_icmp": _upper(
-        "ip6", "icmp", 7, _LATER6, _unless("ip6-icmp"),
-        (
-            "@th,0,8 vmap { 133 : goto kind6_rs, 135 : goto kind6_nd, 136 : goto kind6_nd, "
-            "137 : goto kind6_redirect }"
-        ),
+    "dhcp6": _node((_there(8), "ip6-dhcp"), (_there(7), "ip6-dhcp-bad"), ("", "ip6-udp-bad")),
+    "icmp6": _node((_LATER6, "ip6-icmp-bad"), (_there(7), "typed6"), ("", "ip6-icmp-bad")),
+    "typed6": _node(
+        ("@th,0,8", {"133": "rs", "135": "nd", "136": "nd", "137": "redirect"}), ("", "ip6-icmp")
     ),
-    "kind6_rs": (
-        _set("ip6-rs-bad"),
-        f"{_LENGTH6} 8 {_set('ip6-rs-none')}",
-        f"{_LENGTH6} 16 @th,64,16 0x0e01 {_set('ip6-rs-none')}",
-        f"{_LENGTH6} 16 @th,64,16 0x0101 {_set('ip6-rs-mac')}",
+    "rs": _node(
+        (f"{_LENGTH6} 8", "ip6-rs-none"),
+        (f"{_LENGTH6} 16 @th,64,16 0x0e01", "ip6-rs-none"),
+        (f"{_LENGTH6} 16 @th,64,16 0x0101", "ip6-rs-mac"),
+        ("", "ip6-rs-bad"),
     ),
-    "kind6_nd": (
-        _set("ip6-nd-short"),
-        f"{_there(23)} {_set('ip6-nd-bad')}",
-        f"{_LENGTH6} 24 {_set('ip6-nd-none')}",
-        f"{_LENGTH6} 32 @th,192,16 0x0e01 {_set('ip6-nd-none')}",
-        f"{_LENGTH6} 32 @th,0,8 135 @th,192,16 0x0101 {_set('ip6-nd-mac')}",
-        f"{_LENGTH6} 32 @th,0,8 136 @th,192,16 0x0201 {_set('ip6-nd-mac')}",
+    "nd": _node(
+        (f"{_LENGTH6} 24", "ip6-nd-none"),
+        (f"{_LENGTH6} 32 @th,192,16 0x0e01", "ip6-nd-none"),
+        (f"{_LENGTH6} 32 @th,0,8 135 @th,192,16 0x0101", "ip6-nd-mac"),
+        (f"{_LENGTH6} 32 @th,0,8 136 @th,192,16 0x0201", "ip6-nd-mac"),
+        (_there(23), "ip6-nd-bad"),
+        ("", "ip6-nd-short"),
     ),
-    "kind6_redirect": (
-        _set("ip6-redirect-short"),
-        f"{_there(23)} {_set('ip6-redirect')}",
-    ),
-}  # fmt: skip
-"""The chains that tell kinds; constant, made with the tables."""
+    "redirect": _node((_there(23), "ip6-redirect"), ("", "ip6-redirect-short")),
+}
+"""How kinds are told, from ROOT on: the last step of each node always leads somewhere."""

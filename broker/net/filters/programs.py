@@ -1,7 +1,7 @@
 """Chains for vifs' profiles: one for each profile and kind of frame, however many ports use it.
 
     f/PROFILE/from/KIND     a profile's rules for one kind: returns if it accepts
-    c/COMBINATION/from      tells the frame's kind, and goes to …
+    c/COMBINATION/from/NODE tells a frame's kind, as far as it matters, and goes on to …
     c/COMBINATION/from/KIND … which asks each profile of the combination, and accepts
 
 and the same with `to` for what goes to the guest. A port's verdict (`from_guest`, `to_guest`) goes
@@ -35,7 +35,7 @@ from broker.net.filters.compile import (
     profile_name,
     shape,
 )
-from broker.net.filters.kinds import KINDS
+from broker.net.filters.kinds import KINDS, ROOT, TREE
 from broker.net.model import MAX_PORTS
 
 if TYPE_CHECKING:
@@ -54,10 +54,8 @@ LEARN_GROUP: Final = 22595
 LEARN_PREFIX: Final = "xpbd"
 LEARN_BYTES: Final = 700
 """Of a packet with DHCP: its addresses, the fixed part and most of the options."""
-_ACCEPT: Final = "meta priority set none accept"
-"""What a frame's kind was noted in is given back, lest it choose a queue."""
-_NOTHING: Final = "kind_unasked"
-"""The chain for kinds of frames that no profile of a combination asks about."""
+_SHORT: Final = 8
+"""Lines that are rather repeated than jumped to."""
 _LEARN_KIND: Final = "ip4-dhcp"
 _MAX_KNOWN: Final = 2 * MAX_PORTS
 """Ports' programs that are remembered."""
@@ -236,31 +234,46 @@ class Programs:
     def _dispatch(
         self, name: str, direction: Direction, asked: list[dict[str, str]], *, learns: bool
     ) -> str:
-        targets: dict[str, str] = {}
+        targets: dict[str, str] = dict.fromkeys(KINDS, "accept")
         made: dict[tuple[Line, ...], str] = {}
         for kind in KINDS:
-            lines = [Line(f"jump {chains[kind]}", "") for chains in asked if kind in chains]
+            lines = [it for chains in asked if kind in chains for it in self._asked(chains[kind])]
             if learns and kind == _LEARN_KIND:
                 lines.append(self._learn(direction))
             if not lines:
                 continue
-            content = (*lines, Line(_ACCEPT, ""))
+            content = (*lines, Line("accept", ""))
             if content not in made:
                 made[content] = f"{name}/{kind}"
                 self.chains[made[content]] = content
-            targets[kind] = made[content]
-        if not targets:
-            return "accept"
-        ways = ", ".join(
-            f"{kind.mark} : " + (f"goto {targets[it]}" if it in targets else f"goto {_NOTHING}")
-            for it, kind in KINDS.items()
-        )
-        self.chains[name] = (
-            Line("jump kind", ""),
-            Line(f"meta priority vmap {{ {ways} }}", ""),
-            Line("goto filtered", ""),
-        )
-        return f"goto {name}"
+            targets[kind] = f"goto {made[content]}"
+        return self._tell(ROOT, name, targets)
+
+    def _tell(self, node: str, name: str, targets: Mapping[str, str]) -> str:
+        """The verdict that leads frames of a node's kinds to their targets; its chains are made."""
+        steps = []
+        for step in TREE[node]:
+            led = [(value, self._led(to, name, targets)) for value, to in step.ways]
+            to = self._led(step.to, name, targets) if step.to else ""
+            steps.append((step.condition, to, led))
+        rest = steps.pop()[1]
+        # What leads where all the rest does anyway need not be told apart.
+        while steps and {steps[-1][1] or rest, *(to for _, to in steps[-1][2])} == {rest}:
+            steps.pop()
+        if not steps:
+            return rest
+        chain = f"{name}/{node}"
+        lines = [
+            Line(f"{condition} {to}", "")
+            if to
+            else Line(f"{condition} vmap {{ {', '.join(f'{v} : {it}' for v, it in led)} }}", "")
+            for condition, to, led in steps
+        ]
+        self.chains[chain] = (*lines, Line(rest, ""))
+        return f"goto {chain}"
+
+    def _led(self, to: str, name: str, targets: Mapping[str, str]) -> str:
+        return targets[to] if to in targets else self._tell(to, name, targets)
 
     def _learn(self, direction: Direction) -> Line:
         """Show DHCP to the helper; a guest that floods shows it no more than ten a second."""
@@ -293,7 +306,7 @@ class Programs:
         for kind in KINDS.values():
             lines, looked_into = self._lines(profile, kind, direction, environment, depth)
             groups |= looked_into
-            if len(lines) == 1 and lines[0].text == "counter return":
+            if not lines:
                 continue
             if lines not in made:
                 made[lines] = f"{stem}/{kind.name}"
@@ -301,6 +314,13 @@ class Programs:
             found[kind.name] = made[lines]
         self._profiles[key] = found, groups
         return found, groups
+
+    def _asked(self, chain: str) -> tuple[Line, ...]:
+        """Lines that ask a profile: its own, where they are few and accept only at their end."""
+        lines = self.chains[chain]
+        if len(lines) <= _SHORT and not any(line.text.endswith("return") for line in lines):
+            return lines
+        return (Line(f"jump {chain}", ""),)
 
     def _lines(
         self,
@@ -317,7 +337,7 @@ class Programs:
                 chains, inner = self._profile(step.includes, direction, environment, depth + 1)
                 groups |= inner
                 if kind.name in chains:
-                    lines.append(Line(f"jump {chains[kind.name]}", ""))
+                    lines += self._asked(chains[kind.name])
                 continue
             if direction not in step.directions:
                 continue
@@ -327,9 +347,9 @@ class Programs:
             lines += made.lines
             if made.always:
                 return tuple(lines), groups
-        accepts = profile.default[direction] == "accept"
-        verdict = "counter return" if accepts else "counter goto filtered"
-        return (*lines, Line(verdict, f"{profile.name}/default")), groups
+        if profile.default[direction] == "drop":
+            lines.append(Line("counter goto filtered", f"{profile.name}/default"))
+        return tuple(lines), groups
 
 
 def _keys(group: Group, environment: Mapping[str, object]) -> list[Key]:
