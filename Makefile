@@ -90,10 +90,10 @@ minidomain: deb venv ## the security domain's initramfs: make minidomain [POLICY
 	@tools/setup-debian minidomain
 	@tools/minidomain/make $(or $(POLICY),etc/policy.yaml) $(or $(PKI),build/minidomain/pki)
 
-e2e: ## the scenarios on real Xen, in QEMU without KVM: make e2e [SCENARIO=name] (root)
+e2e: ## the scenarios on real Xen, in QEMU without KVM: make e2e [SCENARIO=name] [MACHINES=n] (root)
 	@tools/setup-debian e2e
 	@$(MAKE) --no-print-directory venv
-	@$(BIN)/python -m tools.testbed run $(SCENARIO)
+	@$(BIN)/python -m tools.testbed run $(SCENARIO) $(if $(MACHINES),--machines $(MACHINES))
 
 testbed-shell: ## a shell in dom0 of that machine, with broker and agent at work (root)
 	@tools/setup-debian e2e

@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from tools.testbed import runner
 from tools.testbed.cache import say
-from tools.testbed.runner import Runner, tell
+from tools.testbed.placement import PLACEMENTS
 from tools.testbed.scenarios import ORDER
 
 
@@ -23,22 +24,26 @@ def main() -> int:
         each.add_argument(
             "--product", type=Path, help="a tree of the product that is run instead of the packages"
         )
+    run.add_argument("--machines", type=int, help="beside each other, instead of as many as fit")
     options = parser.parse_args()
     start = time.monotonic()
     if options.command == "shell":
-        runner = Runner(options.product, shell=True)
-        try:
-            runner.machine().wait()
-        finally:
-            runner.stop()
+        runner.shell(options.product)
         return 0
-    unknown = [name for name in options.scenario if name not in ORDER]
+    unknown = [it for it in options.scenario if it not in ORDER and not _elsewhere(it)]
     if unknown:
         print(f"no scenario {', '.join(unknown)}; there are {', '.join(ORDER)}", file=sys.stderr)
         return 2
-    good = tell(Runner(options.product).run(options.scenario or ORDER))
+    names = options.scenario or list(ORDER)
+    good = runner.tell(runner.run(names, options.product, options.machines))
     say(f"{time.monotonic() - start:.0f} s in all; consoles and dumps are in build/testbed/results")
     return 0 if good else 1
+
+
+def _elsewhere(name: str) -> bool:
+    """Whether it is a scenario with the broker in another place."""
+    place, _, scenario = name.partition("/")
+    return place in PLACEMENTS and scenario in ORDER
 
 
 sys.exit(main())

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATIENCE = 300.0
 """Seconds before something is given up: an emulated machine on a busy one is slow."""
-RPC = "/run/xen-policy-broker/broker.sock"
 
 
 class FailedError(AssertionError):
@@ -64,6 +63,10 @@ class Dom0:
         value = self.store(("read", path))[0]
         return value if isinstance(value, str) else None
 
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file, asked of the server alone."""
+        return bool(self._machine.ask("exists", 30, path=path)["exists"])
+
     def tree(self, path: str) -> dict[str, str]:
         """All below a node, with itself."""
         return dict(self.store(("tree", path))[0])
@@ -79,7 +82,8 @@ class Dom0:
         Raises:
             FailedError: the broker is not there, or refuses.
         """
-        said = self._machine.ask("rpc", 30, socket=RPC, method=method, arguments=arguments)
+        words = {"method": method, "arguments": arguments, **self._machine.rpc}
+        said = self._machine.ask("rpc", 30, **words)
         if "result" not in said:
             raise FailedError(f"broker: {method} {arguments}: {said.get('refused')}")
         return said["result"]
@@ -92,12 +96,15 @@ class Dom0:
         """
         deadline = time.monotonic() + timeout
         while True:
+            start = time.monotonic()
             value = holds()
             if value:
                 return value
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise FailedError(f"not within {timeout:.0f} s: {what}")
-            time.sleep(0.2)
+            # There is one processor in there: who asks all the time is what is waited for.
+            time.sleep(max(0.4, min(2.0, 2 * (now - start))))
 
 
 def quoted(text: str) -> str:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tools.testbed.cache import CACHE, HERE, ROOT, artifact, command, say
-from tools.testbed.kernel import Kernel
+from tools.testbed.cache import CACHE, HERE, ROOT, artifact, command
+
+if TYPE_CHECKING:
+    from tools.testbed.kernel import Kernel
 
 INSIDE = HERE / "inside"
+_MINIDOMAIN = ROOT / "tools/minidomain"
 _PACKAGES = [
     *("mawk", "mount", "xen-utils-4.17", "xenstore-utils", "python3", "libnftables1", "conntrack"),
     *("iproute2", "kmod", "procps", "iputils-ping", "util-linux", "busybox-static", "nftables"),
+    *("e2fsprogs", "zstd"),
 ]
 _DOM0_MODULES = [
     *("xenfs", "xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-netback"),
     *("xen-blkback", "loop", "bridge", "veth", "virtio_console", "9p", "9pnet_virtio", "ext4"),
+    # What the mini-domain is built from, on a host.
+    *("xen-blkfront", "crc32c_generic"),
 ]
 _DOM0_TREES = ("kernel/net/bridge", "kernel/net/netfilter", "kernel/net/ipv4", "kernel/net/ipv6")
 _INITRD_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "9p", "9pnet_virtio")
@@ -27,15 +36,14 @@ _SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sourc
 
 def root_image(kernel: Kernel, debs: Path) -> Path:
     """dom0's root file system: Debian's packages, the kernel's modules, the product's packages."""
-    debian = artifact("dom0-packages", [*_PACKAGES], _debian)
+    debian = _debian_root()
 
     def build(to: Path) -> None:
-        root = to / "root"
-        root.mkdir()
-        command(["tar", "-C", root, "-xf", debian / "root.tar"])
+        root = _unpacked(debian, to / "root")
         _finish_root(root)
         _copy_modules(kernel, root)
         shutil.copy(kernel.vmlinux, root / "boot/vmlinux")
+        shutil.copy(kernel.vmlinuz, root / f"boot/vmlinuz-{kernel.version}")
         _install(root, debs)
         options = ["-q", "-t", "ext4", "-O", "^has_journal", "-d", root]
         command(["mke2fs", *options, to / "root.ext4", "900M"])
@@ -44,6 +52,41 @@ def root_image(kernel: Kernel, debs: Path) -> Path:
     modules = " ".join(_DOM0_MODULES)
     inputs = [debian.name, debs.name, kernel.version, modules, HERE / "images.py"]
     return artifact("dom0-root", inputs, build) / "root.ext4"
+
+
+def certificates() -> Path:
+    """An authority's, the broker's and the tester's; made anew each month, since they end."""
+
+    def build(to: Path) -> None:
+        brokerctl = ROOT / ".venv/bin/brokerctl"
+        command([brokerctl, "pki", "init", "--dir", to])
+        command([brokerctl, "pki", "issue", "--dir", to, "--role=tester", "--days=60", "tester"])
+
+    return artifact("certificates", [time.strftime("%Y-%m")], build)
+
+
+def minidomain(kernel: Kernel, debs: Path, product: Path | None) -> Path:
+    """The mini-domain's initramfs, of the product's package, or of another tree in its place."""
+    debian, pki, policy = _debian_root(), certificates(), HERE / "config/policy.yaml"
+
+    def build(to: Path) -> None:
+        root = _unpacked(debian, to / "root")
+        command(["dpkg-deb", "--extract", *debs.glob("xen-policy-broker_*.deb"), root])
+        if product is not None:
+            site = root / "usr/lib/xen-policy-broker/lib/python3.11/site-packages"
+            # Not beside it: what is compiled there is not checked against its source.
+            shutil.rmtree(site / "broker")
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(product / "broker", site / "broker", ignore=ignored)
+        command(["ldconfig", "-r", root])
+        modules = kernel.place / "lib/modules" / kernel.version
+        words = [f"--root={root}", f"--modules={modules}", f"--policy={policy}", f"--pki={pki}"]
+        command([sys.executable, "-B", _MINIDOMAIN / "build.py", *words, to / "initrd"])
+        shutil.rmtree(root)
+
+    trees = [] if product is None else [product / "broker"]
+    inputs = [debian.name, debs.name, pki.name, kernel.version, policy, _MINIDOMAIN, *trees]
+    return artifact("minidomain", inputs, build) / "initrd"
 
 
 def dom0_initrd(kernel: Kernel) -> Path:
@@ -69,6 +112,16 @@ def _guest_programs(to: Path) -> None:
     for name in _GUEST_PROGRAMS:
         options = ["-O1", "-Wall", "-Werror", "-static", "-s"]
         command(["gcc", *options, "-o", to / name, INSIDE / f"{name}.c"])
+
+
+def _debian_root() -> Path:
+    return artifact("dom0-packages", [*_PACKAGES], _debian)
+
+
+def _unpacked(debian: Path, root: Path) -> Path:
+    root.mkdir()
+    command(["tar", "-C", root, "-xf", debian / "root.tar"])
+    return root
 
 
 def _debian(to: Path) -> None:
@@ -131,6 +184,8 @@ def _finish_root(root: Path) -> None:
     command(["ldconfig", "-r", root])
     shutil.rmtree(root / "usr/share/doc", ignore_errors=True)
     shutil.rmtree(root / "usr/share/man", ignore_errors=True)
+    compiled = ["-m", "compileall", "-q", "--invalidation-mode=unchecked-hash"]
+    command(["chroot", root, "/usr/bin/python3.11", *compiled, "/usr/lib/python3.11"])
 
 
 def _copy_modules(kernel: Kernel, root: Path) -> None:
@@ -174,10 +229,3 @@ def _initramfs(
 
     inputs = [kernel.version, " ".join(modules), init, *extra.values(), HERE / "images.py"]
     return artifact(name, inputs, build) / "initrd"
-
-
-def main() -> None:
-    """Build all of it."""
-    kernel = Kernel()
-    for path in (root_image(kernel, packages()), dom0_initrd(kernel), guest_initrd(kernel)):
-        say(f"{path}: {path.stat().st_size >> 20} MiB")

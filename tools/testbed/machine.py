@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import subprocess
 import tempfile
@@ -27,11 +28,16 @@ class MachineError(RuntimeError):
     """The machine, or the channel to it, is not what it should be."""
 
 
+class NoBootError(MachineError):
+    """dom0 did not get to its first program."""
+
+
 class Machine:
     """Xen and dom0, from `boot` to `stop`.
 
-    dom0 sees `shared` as /host and `results` as /results, where it writes. With `shell` the
-    console is the terminal this runs in, with a shell on it.
+    dom0 sees `shared` as /host and `results` as /results, where it writes. `rpc` is the way to the
+    broker from in there, as dom0's server takes it. With `shell` the console is the terminal this
+    runs in, with a shell on it.
     """
 
     def __init__(
@@ -43,9 +49,11 @@ class Machine:
         root: Path,
         shared: Path,
         results: Path,
+        rpc: Mapping[str, object],
         shell: bool = False,
         options: str = "",
     ) -> None:
+        self.rpc = rpc
         self._sockets = tempfile.TemporaryDirectory(prefix="xs-e2e-")
         self._channel = Path(self._sockets.name) / "channel"
         console = "mon:stdio" if shell else f"file:{results / 'console-xen-dom0.log'}"
@@ -87,6 +95,8 @@ class Machine:
             "virtserialport,chardev=channel,name=testbed",
         ]
         self._log = results / "qemu.log"
+        self._requests = results / "requests.log"
+        self._started = time.monotonic()
         self._shell = shell
         self._process: subprocess.Popen[bytes] | None = None
         self._socket = socket.socket(socket.AF_UNIX)
@@ -100,7 +110,7 @@ class Machine:
         """Start it; returns the seconds until dom0's server answered.
 
         Raises:
-            MachineError: it did not come up.
+            NoBootError: it did not come up.
         """
         start = time.monotonic()
         with self._log.open("wb") as log:
@@ -116,13 +126,13 @@ class Machine:
                 break
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > start + 10:
-                    raise MachineError(f"QEMU did not start; see {self._log}") from None
+                    raise NoBootError(f"QEMU did not start; see {self._log}") from None
                 time.sleep(0.05)
         threading.Thread(target=self._listen, daemon=True).start()
         try:
             self._up.result(BOOT_SECONDS)
         except TimeoutError:
-            raise MachineError(f"dom0 did not come up in {BOOT_SECONDS:.0f} s") from None
+            raise NoBootError(f"dom0 did not come up in {BOOT_SECONDS:.0f} s") from None
         return time.monotonic() - start
 
     def ask(self, what: str, timeout: float, **words: object) -> dict[str, Any]:
@@ -135,6 +145,7 @@ class Machine:
         answer: Future[dict[str, Any]] = Future()
         self._asked[number] = answer
         request = {"id": number, "do": what, "timeout": timeout, **words}
+        start = time.monotonic()
         try:
             with self._sending:
                 self._socket.sendall(json.dumps(request).encode() + b"\n")
@@ -145,9 +156,25 @@ class Machine:
             raise MachineError(f"the channel to dom0 is gone: {error}") from None
         finally:
             self._asked.pop(number, None)
+            self._noted(start, what, words)
         if "error" in said:
             raise MachineError(f"{request}: {said['error']}")
         return said
+
+    def _noted(self, start: float, what: str, words: Mapping[str, object]) -> None:
+        """A line for who wonders where the time went: when, for how many seconds, what."""
+        now = time.monotonic()
+        with self._requests.open("a") as log:
+            log.write(
+                f"{start - self._started:8.2f} {now - start:7.2f} {what} {str(words)[:300]}\n"
+            )
+
+    def worked(self) -> float:
+        """Seconds of processor time that the machine has taken up: time, were it alone here."""
+        if self._process is None:
+            return 0.0
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wait(self) -> None:
         """Until it ends by itself, as from its shell."""

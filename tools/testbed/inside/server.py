@@ -4,16 +4,20 @@
     {"id": 2, "do": "guest", "domid": 3, "command": "ip addr", "timeout": 10}
     {"id": 3, "do": "store", "requests": [["read", "/vm"], ["tree", "/broker"]]}
     {"id": 4, "do": "rpc", "socket": PATH, "method": "status", "arguments": {}}
+      with "tls": DIR, where tester.crt, tester.key and ca.crt are, if the socket speaks TLS
+    {"id": 5, "do": "exists", "path": PATH}
 
 Runs on dom0's own Python, on nothing but its library, and shares no code with the product.
 """
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import select
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -26,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 STORE = "/run/xenstored/socket"
+BROKER_HOST = "xen-policy-broker"
+"""A name in every broker's certificate."""
 DIRECTORY, READ, GET_PERMS, WRITE, RM, ERROR = 1, 2, 3, 11, 13, 16
 
 
@@ -123,17 +129,69 @@ class Guest:
 
 
 class Rpc(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
+    """HTTP over a unix socket; with certificates of the directory `tls` over TLS on one."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, tls: str | None) -> None:
         super().__init__("broker", timeout=25)
         self._path = path
+        self._context = None
+        if tls is not None:
+            self._context = ssl.create_default_context(cafile=f"{tls}/ca.crt")
+            self._context.load_cert_chain(f"{tls}/tester.crt", f"{tls}/tester.key")
 
     def connect(self) -> None:
-        """To the path, whatever the name."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(25)
-        self.sock.connect(self._path)
+        """To the path, whatever the name; what stands behind a proxy may take a moment."""
+        deadline = time.monotonic() + 20
+        while True:
+            plain = socket.socket(socket.AF_UNIX)
+            plain.settimeout(25)
+            try:
+                plain.connect(self._path)
+                self.sock = plain
+                if self._context is not None:
+                    self.sock = self._context.wrap_socket(plain, server_hostname=BROKER_HOST)
+            except OSError:
+                plain.close()
+                if self._context is None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)
+            else:
+                return
+
+    def call(self, method: str, arguments: object) -> Any:  # noqa: ANN401 - as JSON has it
+        """One call; the connection stays for the next."""
+        headers = {"Content-Type": "application/json"}
+        self.request("POST", f"/v1/{method}", json.dumps(arguments), headers)
+        return json.loads(self.getresponse().read())
+
+
+class Kept:
+    """The connection to each socket; one call at a time, since a proxy serves one connection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[str, Rpc] = {}
+
+    def call(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - as JSON has it
+        """One call, on a connection that is there or on a new one."""
+        path, words = request["socket"], (request["method"], request["arguments"])
+        with self._lock:
+            kept = self._kept.pop(path, None)
+            if kept is not None:
+                # The broker hangs up on who is silent for long.
+                with contextlib.suppress(ConnectionError, ssl.SSLError, http.client.HTTPException):
+                    answer = kept.call(*words)
+                    self._kept[path] = kept
+                    return answer
+                kept.close()
+            fresh = Rpc(path, request.get("tls"))
+            try:
+                answer = fresh.call(*words)
+            except BaseException:
+                fresh.close()
+                raise
+            self._kept[path] = fresh
+            return answer
 
 
 class Server:
@@ -144,6 +202,7 @@ class Server:
         self._writing = threading.Lock()
         self._guests: dict[int, Guest] = {}
         self._guests_lock = threading.Lock()
+        self._broker = Kept()
 
     def serve(self) -> None:
         """Until the channel ends; the first answer, to request 0, says that dom0 is up."""
@@ -165,12 +224,25 @@ class Server:
                 data = data[os.write(self._fd, data) :]
 
     def _answer(self, request: dict[str, Any]) -> None:
-        doers = {"run": _run, "guest": self._guest, "rpc": _rpc, "store": _store}
+        doers = {
+            "run": _run,
+            "guest": self._guest,
+            "rpc": self._rpc,
+            "store": _store,
+            "exists": _exists,
+        }
         try:
             answer = doers[request["do"]](request)
         except Exception as error:  # noqa: BLE001 - told to whoever asked
             answer = {"error": f"{type(error).__name__}: {error}"}
         self._send({"id": request["id"], **answer})
+
+    def _rpc(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer = self._broker.call(request)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return {"refused": repr(error)}
+        return {"result": answer["result"]} if "result" in answer else {"refused": answer}
 
     def _guest(self, request: dict[str, Any]) -> dict[str, Any]:
         domid = request["domid"]
@@ -204,18 +276,8 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     return {"status": process.returncode, "output": _text(output), "errors": _text(errors)}
 
 
-def _rpc(request: dict[str, Any]) -> dict[str, Any]:
-    connection = Rpc(request["socket"])
-    headers = {"Content-Type": "application/json"}
-    try:
-        body = json.dumps(request["arguments"])
-        connection.request("POST", f"/v1/{request['method']}", body, headers)
-        answer = json.loads(connection.getresponse().read())
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return {"refused": repr(error)}
-    finally:
-        connection.close()
-    return {"result": answer["result"]} if "result" in answer else {"refused": answer}
+def _exists(request: dict[str, Any]) -> dict[str, Any]:
+    return {"exists": Path(request["path"]).exists()}
 
 
 def _store(request: dict[str, Any]) -> dict[str, Any]:
