@@ -307,6 +307,7 @@ class Engine:
         self.decider.pending.update(changes.devices)
         lines: list[events.Event] = []
         gone: list[paths.Channel] = []
+        admitted = [self.state.admissions.get(domid) for domid in changes.gone]
         if changes.gone or changes.vanished:
             gone = await self._departures.take(changes, lines, self.connection, self._publisher)
         if lines or changes.lives or changes.domains or self._restand:
@@ -317,7 +318,9 @@ class Engine:
                 if self._publisher is not None:
                     await self._publisher.remove(gone)
                     left = [it for it in changes.gone if it not in self.mirror.domains]
-                    await self._publisher.forget(left)
+                    uuids = [it.uuid for it in admitted if it is not None and it.uuid is not None]
+                    ended = [it for it in uuids if not self.mirror.of_uuid(it)]
+                    await self._publisher.forget(left, ended)
                 # With adoption, what a domain's directory holds may be why it has no label.
                 found = bool(changes.domains) and self.judge.adopts
                 if lines or changes.lives or found or self._restand:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from broker.service.dirty import SECURITY_KEYS
 from broker.text.escape import escape
 from broker.xenstore import paths
-from broker.xenstore.errors import ConnectionLostError, StoreError
+from broker.xenstore.errors import ConnectionLostError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from broker.service.mirror import Device, Domain
     from broker.service.state import State
     from broker.xenstore.client import StoreConnection
+    from broker.xenstore.transaction import Transaction
 
 MAX_SHOWN: Final = 400
 """Characters of a reason shown in `/vm`; the whole is in the record."""
@@ -127,7 +128,7 @@ class Publisher:
             records += [paths.filter_path(it) for it in channels if it.device_class == "vif"]
             await self._store.rm_many(records)
 
-    async def forget(self, domids: Sequence[int]) -> None:
+    async def forget(self, domids: Sequence[int], uuids: Sequence[str]) -> None:
         """Remove what there still is by the names of domains that are gone, if it is ours.
 
         Their directories, empty by now, and what was reported of them: domids count up, and each
@@ -136,6 +137,9 @@ class Publisher:
         Raises:
             ConnectionLostError: the connection ended.
         """
+        if self.privileged:
+            for uuid in uuids:
+                await self._forget_shown(uuid)
         if not (self.privileged and domids):
             return
         above = [paths.DECISIONS, paths.FILTERS, paths.REPORTS]
@@ -148,6 +152,23 @@ class Publisher:
                 for name in names
             ]
         await self._store.rm_many([f"{path}/{domid}" for path in above for domid in domids])
+
+    async def _forget_shown(self, uuid: str) -> None:
+        """Remove `/vm/<uuid>` if only what is shown of the domain is in it.
+
+        libxl removes it before the domain's end is known, and until then it is put back.
+        """
+        top = f"{paths.VM}/{uuid}"
+
+        async def body(transaction: Transaction) -> None:
+            try:
+                names = await transaction.directory(top)
+            except NotFoundError:
+                return
+            if set(names) <= {"security"}:
+                await transaction.rm(top)
+
+        await self._store.transaction(body)
 
     async def write(self, path: str, value: bytes) -> bool:
         """Write one node of the broker's own; whether the store took it.

@@ -83,6 +83,32 @@ async def test_a_label_wiped_by_libxl_is_injected_again(host, box):
 
 
 @run
+@run
+async def test_what_is_put_back_of_a_domain_that_is_being_destroyed_goes_with_it(host, box):
+    """Its end is read some time after libxl has removed `/vm/<uuid>`, which comes first."""
+    await box.start()
+    await vif_of(host, box, 3, "plain")
+    node = f"/vm/{uuid_of(3)}/security/acm_label/labelname"
+    await until(lambda: host.read(node) == b"plain")
+    host.client.rm(f"/vm/{uuid_of(3)}")
+    await until(lambda: host.read(node) == b"plain", "the label again")
+    for path in ("/local/domain/3", "/libxl/3"):
+        host.client.rm(path)
+    await until(lambda: uuid_of(3) not in host.client.directory("/vm"), "nothing left in /vm")
+
+
+@run
+async def test_what_somebody_else_has_in_vm_stays_after_a_domain_s_end(host, box):
+    await box.start()
+    await vif_of(host, box, 3, "plain")
+    await until(lambda: host.read(f"/vm/{uuid_of(3)}/security/acm_label/labelname") == b"plain")
+    for path in ("/local/domain/3", "/libxl/3"):
+        host.client.rm(path)
+    vif = await vif_of(host, box, 4, "plain")
+    await host.decided(vif, "grant")
+    assert host.read(f"/vm/{uuid_of(3)}/name") == b"d3"
+
+
 @pytest.mark.parametrize(
     ("label", "policy", "reason"),
     [
