@@ -30,6 +30,7 @@ def run(bed: Bed) -> None:
     )
     bed.check("three's vif is shut", not bed.vif_is_open(three), bed.link(three))
     bed.check("three's disk is shut", bed.physical_device(three) is None)
+    bed.check("three sees none", three.try_run("ls /dev/xvda")[0] != 0)
     bed.pause(15)
     bed.check(
         "and 15 s later, its heart silent, all is the same",
@@ -39,6 +40,8 @@ def run(bed: Bed) -> None:
     bed.enforcing()
     bed.soon("with the broker back three's vif opens", lambda: bed.vif_is_open(three))
     bed.soon("and its disk", lambda: bed.enforced(three, "vbd", XVDA) == "open")
+    bed.connected(three, "vbd", XVDA)
+    bed.check("three reads it", three.try_run("head -c 1 /dev/xvda")[0] == 0)
     three.up(3)
     bed.check("three pings one", three.reaches(1))
     bed.check("one's and two's vifs were never touched", one.reaches(2))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tools.testbed.bed import XVDA
 
 if TYPE_CHECKING:
-    from tools.testbed.bed import Bed
+    from tools.testbed.bed import Bed, Guest
 
 
 def run(bed: Bed) -> None:
@@ -18,13 +18,8 @@ def run(bed: Bed) -> None:
         guest.up(number)
         bed.connected(guest, "vbd", XVDA)
     bed.check("both ping each other", good.reaches(1))
-    bed.check(
-        "well-behaved drivers are blamed for nothing",
-        not bed.dom0.run(
-            'grep -c \'"event":"sanctioned"\' /var/lib/xen-policy-broker/audit.jsonl'
-            " | grep -v '^0$' || true"
-        ),
-    )
+    blamed = [it for guest in (bad, good) for it in sanctions(bed, guest)]
+    bed.check("well-behaved drivers are blamed for nothing", not blamed, blamed)
     home = f"/local/domain/{bad.domid}/device"
     bad.run(f"misbehave write {home}/vif/0/backend-id 7")
     bed.soon(
@@ -41,3 +36,10 @@ def run(bed: Bed) -> None:
         "the other's card and disk are open still",
         bed.vif_is_open(good) and bed.enforced(good, "vbd", XVDA) == "open",
     )
+    bed.check("and who behaved is blamed for nothing", not sanctions(bed, good))
+
+
+def sanctions(bed: Bed, guest: Guest) -> list[str]:
+    """What the audit log has of sanctions against a domain."""
+    page = bed.dom0.rpc("audit.list", event="sanctioned", domain=f"uuid:{guest.uuid}")
+    return [it["line"] for it in page["records"]]
