@@ -67,8 +67,9 @@ def register(commands: Commands) -> None:
     )
     leaf.add_argument(
         "--state",
+        metavar="STATE",
         choices=["new", "established", "related", "invalid", "untracked"],
-        help="the connection's, as conntrack would have it; default: new",
+        help="new (the default), established, related, invalid or untracked",
     )
     leaf.add_argument(
         "--learned", metavar="IP", action="append", help="an address taken to be learned"

@@ -117,7 +117,7 @@ FILTER_METHODS: Final = (
         result=FilterOutcome,
         verb="filter.test",
         object="domain",
-        help="what becomes of a frame (hex, or a pcap file) by a vif's profiles; exit 1 if dropped",
+        help="what becomes of a frame (hex or pcap) on a vif; exit 1 if dropped",
         example="brokerctl filter test frame.pcap --vif web1/0",
     ),
 )
