@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from broker.rpc.admin import Admin
+from broker.rpc.admin_filters import FilterAdmin
 from broker.rpc.catalogue import METHODS
 from broker.rpc.decode import decode_arguments
 from broker.rpc.errors import CODES, HTTP_STATUS, RpcError
@@ -14,7 +15,7 @@ LABEL_SET = METHODS["label.set"]
 
 
 def test_every_method_has_one_handler_in_admin_and_no_handler_is_without_a_method():
-    handlers = {name for name in vars(Admin) if not name.startswith("_")}
+    handlers = {name for name in (*vars(Admin), *vars(FilterAdmin)) if not name.startswith("_")}
     assert {method.handler for method in METHODS} == handlers - {"authorize", "turned_away"}
 
 
@@ -23,6 +24,7 @@ def test_the_methods_that_write_are_these():
         *("label.set", "label.rm", "label.export", "label.import", "audit.checkpoint"),
         *("channel.connect", "channel.disconnect", "channel.reset"),
         *("policy.load", "policy.approve", "policy.reject", "policy.withdraw"),
+        *("filter.create", "filter.update", "filter.destroy", "filter.attach", "filter.detach"),
     }
 
 

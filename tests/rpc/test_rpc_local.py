@@ -39,6 +39,14 @@ ARGUMENTS = {
     "channel.reset": {"class": "vif", "frontend": "3", "device": "0"},
     "decision.query": {"frontend": "web1", "backend": "0", "class": "vbd", "resource": "lun"},
     "policy.load": {"text": "policy: corp", "replaces": DIGEST},
+    "filter.dump": {"profile": "clean-traffic"},
+    "filter.create": {"text": "x"},
+    "filter.update": {"text": "x"},
+    "filter.destroy": {"profile": "clean-traffic"},
+    "filter.attach": {"domain": "web1", "profile": "clean-traffic"},
+    "filter.detach": {"domain": "web1", "profile": "clean-traffic"},
+    "filter.show": {"domain": "web1"},
+    "filter.test": {"domain": "web1", "frame": ""},
     **{
         f"policy.{name}": {"id": "5f0c9a12"} for name in ("review", "approve", "reject", "withdraw")
     },
