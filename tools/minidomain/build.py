@@ -42,6 +42,7 @@ LOADER = "/lib64/ld-linux-x86-64.so.2"
 PROGRAMS = ("/usr/bin/python3.11", "/sbin/mke2fs", "/usr/lib/xen-4.17/bin/vchan-socket-proxy")
 ETC = "/etc/xen-policy-broker"
 SPECS = "/usr/share/xen-policy-broker/protocol_specs"
+FILTERS = "/usr/share/xen-policy-broker/filters"
 MODULES = ("xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-blkfront", "crc32c_generic", "ext4")
 """crc32c_generic: what ext4 asks for by an alias."""
 LAZY = ("encodings.idna", "encodings.ascii", "encodings.latin_1", "encodings.unicode_escape")
@@ -216,8 +217,9 @@ def add_rest(archive: Archive, tree: Tree, policy: bytes, pki: Path) -> None:
     archive.file(f"{ETC}/policy.yaml", policy)
     for name in PKI:
         archive.file(f"{ETC}/pki/{name}", (pki / name).read_bytes(), 0o600)
-    for path in sorted(tree.path(SPECS).glob("*.yaml")):
-        archive.file(f"{SPECS}/{path.name}", path.read_bytes())
+    for directory in (SPECS, FILTERS):
+        for path in sorted(tree.path(directory).glob("*.yaml")):
+            archive.file(f"{directory}/{path.name}", path.read_bytes())
 
 
 def build(tree: Tree, modules: Path, policy: bytes, pki: Path) -> bytes:
