@@ -15,6 +15,9 @@ T = TypeVar("T")
 PATIENCE = 300.0
 """Seconds before something is given up: an emulated machine on a busy one is slow."""
 
+RPC_SECONDS = 90.0
+"""For one call, with all that it takes to get through to a domain."""
+
 
 class FailedError(AssertionError):
     """What a scenario asserts does not hold."""
@@ -83,7 +86,7 @@ class Dom0:
             FailedError: the broker is not there, or refuses.
         """
         words = {"method": method, "arguments": arguments, **self._machine.rpc}
-        said = self._machine.ask("rpc", 30, **words)
+        said = self._machine.ask("rpc", RPC_SECONDS, **words)
         if "result" not in said:
             raise FailedError(f"broker: {method} {arguments}: {said.get('refused')}")
         return said["result"]

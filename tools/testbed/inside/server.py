@@ -32,6 +32,7 @@ from typing import Any
 STORE = "/run/xenstored/socket"
 BROKER_HOST = "xen-policy-broker"
 """A name in every broker's certificate."""
+HANDSHAKE_SECONDS = 10
 DIRECTORY, READ, GET_PERMS, WRITE, RM, ERROR = 1, 2, 3, 11, 13, 16
 
 
@@ -141,7 +142,7 @@ class Rpc(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """To the path, whatever the name; what stands behind a proxy may take a moment."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             plain = socket.socket(socket.AF_UNIX)
             plain.settimeout(25)
@@ -149,7 +150,10 @@ class Rpc(http.client.HTTPConnection):
                 plain.connect(self._path)
                 self.sock = plain
                 if self._context is not None:
+                    # One who comes while the proxies begin anew may wait for nothing.
+                    plain.settimeout(HANDSHAKE_SECONDS)
                     self.sock = self._context.wrap_socket(plain, server_hostname=BROKER_HOST)
+                    self.sock.settimeout(25)
             except OSError:
                 plain.close()
                 if self._context is None or time.monotonic() > deadline:
