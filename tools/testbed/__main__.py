@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.testbed import runner
 from tools.testbed.cache import say
 from tools.testbed.placement import PLACEMENTS
-from tools.testbed.scenarios import ORDER
+from tools.testbed.scenarios import BY_NAME, ORDER
 
 
 def main() -> int:
@@ -30,9 +30,10 @@ def main() -> int:
     if options.command == "shell":
         runner.shell(options.product)
         return 0
-    unknown = [it for it in options.scenario if it not in ORDER and not _elsewhere(it)]
+    known = (*ORDER, *BY_NAME)
+    unknown = [it for it in options.scenario if it not in known and not _elsewhere(it)]
     if unknown:
-        print(f"no scenario {', '.join(unknown)}; there are {', '.join(ORDER)}", file=sys.stderr)
+        print(f"no scenario {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     names = options.scenario or list(ORDER)
     good = runner.tell(runner.run(names, options.product, options.machines))

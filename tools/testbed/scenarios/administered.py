@@ -38,7 +38,6 @@ def run(bed: Bed) -> None:
     one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-ad.img"])
     bed.check("dom0 has no brokerd", bed.dom0.try_run("pidof -x brokerd")[0] != 0)
     bed.soon("one's disk is open", lambda: bed.enforced(one, "vbd", XVDA) == "open")
-    # Its exit status is 1 where something is red: the broker's own disk, which no record opens.
     status = bed.dom0.try_run("brokerctl status")[1]
     bed.check("status: enforcing", "enforcing" in status, status)
     names = {it["name"]: it for it in ctl(bed, "domain list")}
