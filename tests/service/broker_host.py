@@ -21,7 +21,7 @@ from broker.service.main import Brokerd
 from broker.xenstore import paths
 from broker.xenstore.errors import NotFoundError
 
-DEADLINE = 10.0
+DEADLINE = 45.0
 SPECS = Path(__file__).parents[2] / "protocol_specs"
 POLICY = """\
 policy: corp
