@@ -17,7 +17,6 @@ from broker.xenstore import wire
 from broker.xenstore.errors import StoreError
 
 run = pytest_twisted.ensureDeferred
-WRITES = 20_000
 OPTIONS = {"drivers": False}
 
 
@@ -36,7 +35,7 @@ def flood(path, front, stop):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(path))
         connection.settimeout(10)
-        while done < WRITES and not stop.is_set():
+        while not stop.is_set():
             batch = b"".join(
                 struct.pack("<IIII", wire.WRITE, done + number, 0, len(payload)) + payload
                 for number, payload in enumerate(payloads[done % 4 :] + payloads[: done % 4])
@@ -66,7 +65,7 @@ async def test_while_a_guest_writes_without_end_the_others_are_decided(product):
     flooding.start()
     count = 0
     try:
-        while flooding.is_alive() and count < 40:
+        while flooding.is_alive() and count < 12:
             nic = await product.attach(product.witness, vif(1 + count, mac(9, count)))
             await product.comes_to(product.witness, nic, "grant")
             await product.detach(product.witness, nic)
@@ -76,7 +75,7 @@ async def test_while_a_guest_writes_without_end_the_others_are_decided(product):
         flooding.join()
     assert done
     assert done[0] > 0
-    assert count > 3
+    assert count == 12
     size = (product.state / "audit.jsonl").stat().st_size
     assert size < 1 << 20, "a guest fills the audit log"
 
