@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet import task
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
 
 from broker.sim.toolstack import Toolstack, vbd, vif
 from broker.xenstore.client import StoreConnection
@@ -59,8 +58,9 @@ async def boot(reactor: Reactor, store: str, domid: int, name: str, devices: lis
     """Write the domain's nodes.
 
     Raises:
-        ConnectError: the store cannot be reached.
+        OSError: the store cannot be reached.
         StoreError: it refuses.
+        ValueError: `store` is no store's address.
     """
     connection = StoreConnection(lambda _path, _token: None, reactor)
     await connect(reactor, store, connection)
@@ -81,14 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
 
-    def run(reactor: Reactor) -> Deferred[None]:
-        booting = boot(reactor, options.store, options.domid, options.name, devices)
-        return Deferred.fromCoroutine(booting)
+    async def run(reactor: Reactor) -> None:
+        try:
+            await boot(reactor, options.store, options.domid, options.name, devices)
+        except (StoreError, OSError, ValueError) as error:
+            sys.exit(f"{options.store}: {error}")
 
-    try:
-        task.react(run)
-    except (StoreError, ConnectError) as error:
-        sys.exit(f"{options.store}: {error}")
+    task.react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,19 @@ def test_what_is_no_device_is_refused(word, capsys):
     assert "not a device" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("store", "why"),
+    [("unix:/nonexistent/socket", "No such file or directory"), ("tcp:1", "not a store's address")],
+)
+def test_a_store_that_cannot_be_reached_is_told_in_one_line(store, why):
+    command = [sys.executable, "-m", "broker.sim.boot", "--store", store, "--domid", "3", "web1"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"{store}: ")
+    assert why in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
 def test_a_domain_is_there_after_it_was_booted():
     daemon = start_store("embedded")
     try:
