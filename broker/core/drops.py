@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.core.record import MAX_SIGNED_BYTES, RecordError, decode_value, encode_value
+from broker.text.escape import readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def encode_drops(at: int, drops: Sequence[Drop]) -> str:
 
 
 def parse_drops(untrusted_text: bytes) -> DropReport:
-    """The report in a node's value.
+    """The report in a node's value; its labels are valid Unicode, whatever was written.
 
     Raises:
         RecordError: it is none.
@@ -75,6 +76,11 @@ def parse_drops(untrusted_text: bytes) -> DropReport:
         found = _DROP.fullmatch(text)
         if found is None:
             raise RecordError("not a count of refused packets")
-        ends = decode_value(found[1]), decode_value(found[2])
+        ends = _label(found[1]), _label(found[2])
         drops.append(Drop(*ends, packets=int(found[3]), bytes=int(found[4])))
     return DropReport(at=int(first[1]), drops=tuple(drops), omitted=int(first[2]))
+
+
+def _label(text: str) -> str | None:
+    label = decode_value(text)
+    return None if label is None else readable(label)

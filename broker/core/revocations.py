@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 import msgspec
 
 from broker.core.record import RecordError, decode_value
+from broker.text.escape import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,12 +49,12 @@ class Revocation(msgspec.Struct, frozen=True):
 
 
 def parse_report(untrusted_text: bytes | None) -> Report | None:
-    """An agent's report, if it is one."""
+    """An agent's report, if it is one; its reason is valid Unicode, whatever was written."""
     match = _REPORT.fullmatch((untrusted_text or b"").decode("latin-1"))
     if match is None:
         return None
     try:
-        reason = decode_value(match[4]) or ""
+        reason = readable(decode_value(match[4]) or "")
     except RecordError:
         return None
     seq = None if match[2] == "-" else int(match[2])

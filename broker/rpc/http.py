@@ -153,7 +153,6 @@ class AdminRequest(http.Request):
         if self.uri == DESCRIPTION:
             self._send(http.OK, self._site.description)
         elif self.uri == console.CALLER:
-            self.setHeader(b"Cache-Control", b"no-store")
             self._send(http.OK, console.who_calls(caller))
         elif self.uri in (b"/", console.HOME[:-1]):
             self.setHeader(b"Location", console.HOME)
@@ -219,6 +218,8 @@ class AdminRequest(http.Request):
             return
         self.setResponseCode(status)
         self.setHeader(b"Content-Type", kind)
+        if not self.responseHeaders.hasHeader(b"Cache-Control"):
+            self.setHeader(b"Cache-Control", b"no-store")  # it is for this caller, as it is now
         self.setHeader(b"X-Content-Type-Options", b"nosniff")
         self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)

@@ -11,11 +11,13 @@ from broker.core.drops import parse_drops
 from broker.core.record import RecordError
 from broker.rpc.methods import FindingKind
 from broker.service import agents
+from broker.service.metrics import OTHER
 from broker.text.exposition import Family, Sample, number, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from broker.core.drops import Drop
     from broker.core.histogram import Histogram
     from broker.service.engine import Engine
     from broker.service.health import Health
@@ -265,16 +267,36 @@ class Exposing:
             except RecordError:
                 continue
             labels = _agent(backend, mirror.domains[backend].name)
-            omitted.append((labels, report.omitted + max(0, len(report.drops) - MOST_DROPS)))
-            for drop in report.drops[:MOST_DROPS]:
-                ends = (("from", drop.sender or "-"), ("to", drop.receiver or "-"))
-                packets.append(((*labels, *ends), drop.packets))
-                bytes_.append(((*labels, *ends), drop.bytes))
+            sums = self._sums(report.drops)
+            omitted.append((labels, report.omitted + max(0, len(sums) - MOST_DROPS)))
+            for ends, (count, size) in list(sums.items())[:MOST_DROPS]:
+                packets.append(((*labels, *ends), count))
+                bytes_.append(((*labels, *ends), size))
         yield _counter(
             "dropped_packets_total", "Packets refused between vifs, by both labels.", packets
         )
         yield _counter("dropped_bytes_total", "Bytes of those packets.", bytes_)
         yield _gauge("dropped_pairs_omitted", "Pairs of labels left out of these.", omitted)
+
+    def _sums(self, drops: Iterable[Drop]) -> dict[Labels, tuple[int, int]]:
+        """Packets and bytes by the two labels.
+
+        What an agent says is not to be trusted: labels that the policy does not have are one,
+        or there would be no end of them, and each pair comes once.
+        """
+        policy = self._engine.judge.policy
+
+        def shown(label: str | None) -> str:
+            if label is None:
+                return "-"
+            return label if policy is not None and policy.has_label(label) else OTHER
+
+        sums: dict[Labels, tuple[int, int]] = {}
+        for drop in drops:
+            ends = (("from", shown(drop.sender)), ("to", shown(drop.receiver)))
+            packets, size = sums.get(ends, (0, 0))
+            sums[ends] = packets + drop.packets, size + drop.bytes
+        return sums
 
 
 def _agent(backend: int, name: str | None) -> Labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +45,12 @@ def test_the_largest_counts_are_kept():
 def test_counts_beyond_the_lines_room_are_cut():
     (drop,) = parse_drops(encode_drops(1, [Drop("a", "b", 10**30, 10**30)]).encode()).drops
     assert drop.packets == drop.bytes == 10**19 - 1
+
+
+def test_labels_that_are_no_unicode_can_be_shown_all_the_same():
+    report = parse_drops(b"at=1 omitted=0 %FF>web=1/2")
+    assert report.drops == (Drop("\\xff", "web", 1, 2),)
+    assert msgspec.json.encode(report)
 
 
 @pytest.mark.parametrize(

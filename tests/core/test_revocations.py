@@ -112,6 +112,12 @@ def test_a_report_is_read_to_the_letter():
     assert parse_report(None) is None
 
 
+def test_a_reason_that_is_no_unicode_does_not_keep_channels_from_being_listed():
+    report = parse_report(f"failed seq=7 nonce={LIFE} reason=%FF%20x".encode())
+    assert report == Report("failed", 7, LIFE, "\\xff x")
+    assert msgspec.json.encode(report)
+
+
 names = st.sampled_from(["a", "b", "c", None])
 revoked = st.builds(Revocation, st.integers(1, 9), st.just(LIFE), names, names, names)
 

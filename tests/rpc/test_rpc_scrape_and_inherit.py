@@ -34,6 +34,7 @@ async def test_a_scrape_is_answered_as_the_method_would(serve, admin):
     head, _, body = (await deferToThread(get, serve())).partition("\r\n\r\n")
     assert head.split()[1] == "200"
     assert "Content-Type: text/plain; version=0.0.4; charset=utf-8" in head
+    assert "Cache-Control: no-store" in head
     assert body == METRICS
     (call,) = admin.calls
     assert call[0] == "metrics"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -27,6 +28,7 @@ from broker.xenstore import paths
 run = pytest_twisted.ensureDeferred
 CALLER = Caller(subject="test", role=ROOT, person="test")
 ETC = Path(__file__).parents[2] / "etc/prometheus"
+PAIRS = list(product(("web_a", "web_b", "plain", "lonely", "driver"), repeat=2))
 _METRIC = re.compile(r"\bxpb_[a-z_]+")
 
 
@@ -63,7 +65,9 @@ async def busy(host, box):
     await host.decided(vbd, "deny")
     report = AgentReport(at=7, version="0.1.0", policy=None, beat=True, open=1, closed=1)
     host.client.write(paths.agent_path(0), encode_agent_report(report))
-    drops = " ".join(f"l{n}>web={100 - n}/6400" for n in range(MOST_DROPS + 5))
+    drops = " ".join(
+        f"{one}>{other}={100 - n}/6400" for n, (one, other) in enumerate(PAIRS[: MOST_DROPS + 5])
+    )
     host.client.write(paths.drops_path(0), f"at=7 omitted=2 {drops}")
     await until(lambda: box.engine.metrics.confirm.count, "it is confirmed")
     await until(lambda: box.engine.mirror.untrusted_drops and box.engine.mirror.untrusted_agents)
@@ -130,8 +134,28 @@ async def test_refused_packets_are_bounded_and_say_what_is_left_out(host, box):
     found, _ = await scraped(box)
     assert sum(key[0] == "xpb_dropped_packets_total" for key in found) == MOST_DROPS
     agent = (("backend", "0"), ("name", "Domain-0"))
-    assert found["xpb_dropped_packets_total", agent[0], ("from", "l0"), agent[1], ("to", "web")]
+    assert found[
+        "xpb_dropped_packets_total", agent[0], ("from", "web_a"), agent[1], ("to", "web_a")
+    ]
     assert found["xpb_dropped_pairs_omitted", *agent] == 7
+
+
+@run
+async def test_an_agent_cannot_make_up_labels_or_break_a_scrape(host, box):
+    await busy(host, box)
+    said = "%FF>web_a=1/10 a1>web_a=2/20 web_a>%0A=4/40 web_a>web_b=8/80 web_a>web_b=16/160"
+    box.engine.mirror.untrusted_drops[0] = f"at=8 omitted=0 {said} ->web_a=32/320".encode()
+    found, text = await scraped(box)
+    assert text.encode("utf-8")
+    seen = {
+        (dict(key[1:])["from"], dict(key[1:])["to"]): value
+        for key, value in found.items()
+        if key[0] == "xpb_dropped_packets_total"
+    }
+    assert seen == {
+        (OTHER, "web_a"): 3, ("web_a", OTHER): 4, ("web_a", "web_b"): 24, ("-", "web_a"): 32
+    }  # fmt: skip
+    assert text.count("\nxpb_dropped_packets_total{") == 4
 
 
 @run
