@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import DeferredLock
 from twisted.internet.threads import deferToThread
 
 from broker.core.picture import picture
@@ -23,6 +24,7 @@ class PolicyViews:
     def __init__(self, engine: Engine, policies: Policies) -> None:
         self._engine = engine
         self._policies = policies
+        self._drawing = DeferredLock()
         self._drawn: tuple[Policy, methods.PolicyPicture] | None = None
 
     def text(self) -> methods.PolicyText:
@@ -58,10 +60,12 @@ class PolicyViews:
         Raises:
             RpcError: `unavailable`, none is in force.
         """
-        policy = self._in_force()
-        if self._drawn is None or self._drawn[0] is not policy:
-            self._drawn = policy, await deferToThread(_draw, policy)
-        return self._drawn[1]
+        # Who asks meanwhile waits for what is being drawn: threads take time from decisions.
+        async with self._drawing:
+            policy = self._in_force()
+            if self._drawn is None or self._drawn[0] is not policy:
+                self._drawn = policy, await deferToThread(_draw, policy)
+            return self._drawn[1]
 
     def _in_force(self) -> Policy:
         policy = self._engine.judge.policy

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from broker_host import POLICY
+from twisted.internet.defer import ensureDeferred, gatherResults
 
 from broker.core.picture import picture
 from broker.policy.load import load_policy
 from broker.rpc import methods
 from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
+from broker.service import picturing
 
 run = pytest_twisted.ensureDeferred
 pytestmark = pytest.mark.parametrize("store_daemon", ["embedded"], indirect=True)
@@ -72,3 +74,15 @@ async def test_the_picture_is_that_of_the_policy_in_force_and_made_once(host, bo
     text = POLICY.replace('"1.0"', '"1.1"').replace("lonely: {ste: [blue]}", "lonely: {ste: [red]}")
     await admin.policy_load(ROOT_CALLER, methods.PolicyLoad(text=text))
     assert (await admin.policy_picture(ROOT_CALLER, NOTHING)).title == "corp 1.1"
+
+
+@run
+async def test_however_many_ask_at_once_it_is_drawn_once(host, box, monkeypatch):
+    admin = (await box.start()).admin
+    drawn = []
+    draw = picturing._draw
+    monkeypatch.setattr(picturing, "_draw", lambda policy: drawn.append(policy) or draw(policy))
+    asked = [ensureDeferred(admin.policy_picture(ROOT_CALLER, NOTHING)) for _ in range(5)]
+    pictures = await gatherResults(asked)
+    assert len(drawn) == 1
+    assert all(it is pictures[0] for it in pictures)
