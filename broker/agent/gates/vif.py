@@ -38,16 +38,6 @@ class PortFilter(Protocol):
         """Drop the port's frames at once and take its elements away; raises `GateError`."""
 
 
-class NoFilter:
-    """Where no frames are filtered: the bridge, or dom0's own routing, alone separates."""
-
-    def admit(self, device: Device, link: str) -> None:
-        """Nothing to put in place."""
-
-    def expel(self, device: Device, link: str) -> None:
-        """Nothing to take away."""
-
-
 class VifGate:
     """Opens and closes the link of a netback device (or a veth that stands for one).
 
