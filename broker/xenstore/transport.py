@@ -84,9 +84,10 @@ class _Transport:
         self._path = path
 
     def start(self) -> None:
-        """Join the protocol, and begin reading."""
+        """Join the protocol, and begin reading unless it wants no more."""
         self._protocol.makeConnection(self)
-        self._reactor.addReader(self)
+        if not self.disconnecting:
+            self._reactor.addReader(self)
 
     def fileno(self) -> int:
         """The descriptor, -1 once closed."""
