@@ -250,25 +250,30 @@ class BrokerAdmin(FilterCalls):
         """Call `send` for each event that matches, until the answered function is called."""
         matches = self._matcher(caller, "channel.watch", arguments)
         subscribers = self._engine.decider.subscribers
+        sees = self._authority.sees(caller, "channel.watch")
         # Who is going has no name any more, and may have another verdict: what was seen here
-        # matches until it is gone.
+        # matches until it is gone, unless it has become another's meanwhile.
         seen = {
-            it.path
+            it.path: (shown.frontend_label, shown.resource)
             for it in self._engine.mirror.devices()
-            if it.channel and matches(self._views.channel(it))
+            if it.channel and matches(shown := self._views.channel(it))
         }
 
         def subscriber(event: Told, device: Device, before: Entry | None) -> None:
             if device.channel is None:
                 return
             decision = self._views.event(event, device, before)
+            channel = decision.channel
+            what = channel.frontend_label, channel.resource
             if event == "gone":
-                wanted = device.path in seen
-                seen.discard(device.path)
+                was = seen.pop(device.path, None)
+                wanted = was is not None and all(
+                    now in (None, then) for now, then in zip(what, was, strict=True)
+                )
             else:
-                wanted = matches(decision.channel)
-                if wanted:
-                    seen.add(device.path)
+                wanted = matches(channel)
+                if wanted or (device.path in seen and sees(self._targets.of_channel(channel))):
+                    seen[device.path] = what
             if wanted:
                 send(decision)
 

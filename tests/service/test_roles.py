@@ -251,6 +251,21 @@ async def test_a_stream_brings_what_is_ones_own_and_nothing_else(host, box):
 
 
 @run
+async def test_what_has_become_anothers_is_not_told_of_even_when_it_is_gone(host, box):
+    scoped = await two_domains(host, box)
+    mine, stop_mine = await call(scoped, caller("plain"), "channel.watch")
+    whole, stop_whole = await call(scoped, caller("reader"), "channel.watch")
+    await call(scoped, caller("both"), "label.set", domain=uuid_of(3), label="lonely")
+    await until(lambda: any(it.channel.frontend_label == "lonely" for it in whole))
+    host.destroy(3)
+    gone = await until(lambda: [it for it in whole if it.event == "gone"])
+    assert gone[0].channel.frontend_label == "lonely"
+    assert mine == []
+    stop_mine()
+    stop_whole()
+
+
+@run
 async def test_a_channel_of_another_is_not_explained(host, box):
     scoped = await two_domains(host, box)
     assert await call(scoped, caller("plain"), "channel.explain")
