@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from hostile_names import HOSTILE
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
@@ -22,15 +23,6 @@ from tools.console.chromium import Browser  # noqa: E402
 from tools.console.ports import free_port  # noqa: E402
 
 DOMAINS = 14
-HOSTILE = (
-    "<img src=x onerror=window.pwned=1>",
-    "'\"><script>window.pwned=1</script>",
-    "red-\u202egnp.exe",
-    "a\u200bb\u0007c\u00a0d",
-    "{{constructor.constructor('window.pwned=1')()}}",
-    "javascript:window.pwned=1//",
-    "W" * 3500,
-)
 
 
 class Stage:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import HOSTILE
 from console_answers import NOTHING, STATUS, answering, channel, domain
+from hostile_names import HOSTILE
 from pytest_twisted import ensureDeferred
 
 NAMES = [*HOSTILE, "\u2066\u2067hidden\u2069", "</title><svg onload=window.pwned=1>", "a" * 4096]

@@ -8,6 +8,7 @@ import struct
 import pytest
 from filter_frames import GUEST, Maker, ip6
 from filter_rig import FilterRig
+from labelled_rig import Labelled
 from net_rig import raw
 from test_filters_in_kernel import differences
 
@@ -51,8 +52,6 @@ FRAMES = [*Maker(random.Random(5)).frames(1500), *later_fragments()]
 
 @pytest.fixture(scope="module")
 def rig():
-    from conftest import Labelled  # noqa: PLC0415 - the fixture of this folder is a function's
-
     made = FilterRig(Labelled())
     yield made
     made.rig.close()

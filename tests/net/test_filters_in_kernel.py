@@ -9,6 +9,7 @@ from filter_frames import VARIABLES, Maker
 from filter_rig import FilterRig, shipped
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from labelled_rig import Labelled
 
 from broker.filters.bind import bind
 from broker.filters.evaluate import Asking, evaluate
@@ -32,8 +33,6 @@ DIRECTIONS = ("from-guest", "to-guest")
 
 @pytest.fixture(scope="module")
 def rig():
-    from conftest import Labelled  # noqa: PLC0415 - the fixture of this folder is a function's
-
     made = FilterRig(Labelled())
     yield made
     made.rig.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from filter_rig import FilterRig
+from labelled_rig import Labelled
 from net_rig import OBSERVER
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
@@ -271,8 +272,6 @@ CASES = [("from-guest", *it) for it in SENT.items()] + [("to-guest", *it) for it
 
 @pytest.fixture(scope="module")
 def rig():
-    from conftest import Labelled  # noqa: PLC0415 - the fixture of this folder is a function's
-
     made = FilterRig(Labelled())
     made.hold("clean-traffic", **VARIABLES)
     yield made
