@@ -251,7 +251,16 @@ class AdminChannel(http.HTTPChannel):
         self.watching: Callable[[], None] | None = None
         self.maxHeaders = factory.limits.headers
         self.totalHeadersSize = factory.limits.header_bytes
-        self.timeOut = factory.limits.request_time
+        self.timeOut: int | None = factory.limits.request_time
+
+    def wait(self) -> None:
+        """Let no time run until `begin`: who is to speak has yet to come."""
+        self.timeOut = None
+
+    def begin(self) -> None:
+        """The other end begins to speak: the time for its request runs."""
+        self.timeOut = self.factory.limits.request_time
+        self.setTimeout(self.timeOut)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Read on, unless the answer was given; who goes on sending then is dropped after a while.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.task import LoopingCall
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from broker.rpc.certificates import CertificatePeers, TlsContext
-from broker.rpc.http import AdminFactory
+from broker.rpc.http import AdminChannel, AdminFactory
 from broker.rpc.inherited import InheritedPort
 from broker.rpc.limits import Places
 from broker.rpc.local import LocalPeers, prepare_path
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         IReactorUNIX,
         IStreamServerEndpoint,
     )
-    from twisted.protocols.tls import TLSMemoryBIOProtocol
 
     from broker.rpc.admin import Admin
     from broker.rpc.certificates import Notice, TlsFiles
@@ -99,13 +98,35 @@ class LocalServer:
             await _stop(port, self._factory)
 
 
+class _ProxiedTls(TLSMemoryBIOProtocol):
+    """TLS whose time runs from its first byte on, whatever has to be said until then.
+
+    A proxy, as `vchan-socket-proxy`, connects when it starts, long before somebody speaks.
+    """
+
+    wrappedProtocol: AdminChannel  # noqa: N815 - Twisted's name
+    _spoken = False
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Begin to count at the first byte."""
+        if not self._spoken:
+            self._spoken = True
+            self.wrappedProtocol.begin()
+        super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted's has no types
+
+
 class _TlsFactory(TLSMemoryBIOFactory):
     """TLS around the connections that there is a place for."""
 
     def buildProtocol(self, addr: IAddress | None) -> TLSMemoryBIOProtocol | None:  # type: ignore[override]  # noqa: N802 - Twisted's; where it says Protocol, None refuses a connection
         """A connection, or None where there are too many."""
         inner = self.wrappedFactory.buildProtocol(addr)
-        return None if inner is None else self.protocol(self, inner)
+        if inner is None:
+            return None
+        if getattr(addr, "host", None) is None:  # a socket in the file system
+            inner.wait()
+            return _ProxiedTls(self, inner)
+        return self.protocol(self, inner)
 
 
 class TlsServer:

@@ -317,6 +317,33 @@ async def test_who_says_nothing_is_dropped_also_before_the_handshake(serve_tls, 
 
 
 @ensureDeferred
+async def test_a_proxy_may_wait_for_its_client_but_who_speaks_is_held_to_the_time(
+    serve_tls, short_dir
+):
+    limits = Limits(request_time=1)
+    serve_tls(f"unix:{short_dir}/tls.sock", limits=limits)
+    with (
+        socket.socket(socket.AF_UNIX) as silent,
+        socket.socket(socket.AF_UNIX) as slow,
+    ):
+        for one in (silent, slow):
+            one.connect(f"{short_dir}/tls.sock")
+            one.settimeout(DEADLINE)
+        slow.sendall(b"\x16\x03\x01")
+
+        def ended():
+            with contextlib.suppress(ConnectionResetError):
+                return slow.recv(4096)
+            return b""
+
+        while await deferToThread(ended):
+            pass  # an alert may come first
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.recv(1)
+
+
+@ensureDeferred
 async def test_strangers_keep_nobody_out(serve_tls, people):
     address = serve_tls(places=Places(total=8, reserved=2, strangers=3))
     port = address.server.ports[0].getHost().port
