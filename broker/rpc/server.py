@@ -125,7 +125,7 @@ class _TlsFactory(TLSMemoryBIOFactory):
             return None
         if getattr(addr, "host", None) is None:  # a socket in the file system
             inner.wait()
-            return _ProxiedTls(self, inner)
+            return _ProxiedTls(self, inner)  # type: ignore[no-untyped-call]  # as above
         return self.protocol(self, inner)
 
 
