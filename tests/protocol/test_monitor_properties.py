@@ -67,7 +67,7 @@ class Hostile(Pair):
             self.move(self.good, 6)
         # A careful frontend asks for nothing before it has seen what is offered.
         elif other in (2, 3, 4) or (own < 2 and self.good == "backend"):
-            target = self._next_state(self.good)
+            target = self.next_state(self.good)
             if target is not None:
                 self.move(self.good, target)
 

@@ -26,7 +26,8 @@ def demo():
     """The demo, as it is started by make, and where its children are to be found."""
     words = ("-m", "broker.sim.console", "--domains", "5", "--port", str(free_port()))
     process = subprocess.Popen(
-        [sys.executable, "-u", *words],
+        # A shell has its background jobs ignore that signal, and children inherit it.
+        ["env", "--default-signal=INT", sys.executable, "-u", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
