@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from broker.agent.durable import DurableState
     from broker.agent.lives import BackendDirs
     from broker.agent.ungated import Destroy
-    from broker.agent.vif_filters import VifFilters
+    from broker.agent.vif_filters import NotHeld, VifFilters
     from broker.core.consumer import Judgement
     from broker.xenstore.client import StoreConnection
 
@@ -76,7 +76,7 @@ class Enforcer:
         bootstrap: Sequence[BootstrapDevice] = (),
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
-        bridges: Bridges | None = None,
+        bridges: Bridges | NotHeld | None = None,
         filters: VifFilters | None = None,
         allow_observe: bool = False,
     ) -> None:
@@ -288,7 +288,7 @@ class Enforcer:
         return kept
 
     def _hold_to_labels(
-        self, bridges: Bridges, cases: list[_Case], *, may_move: bool
+        self, bridges: Bridges | NotHeld, cases: list[_Case], *, may_move: bool
     ) -> list[_Case]:
         """What stays open has the class of its label, or is to be suspended until it has: these."""
         bridges.follow([case.known.memory for case in cases])

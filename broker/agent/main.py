@@ -119,6 +119,7 @@ class Agent:
         self._net = NetHelper(reactor)
         filters = VifFilters(config.domid, key, durable, Path(config.state))
         self._bridges = _bridges(config, durable, self._net, reactor, filters)
+        frames = self._bridges or NotHeld(filters)
         self._session = AgentSession(
             config.store,
             reactor,
@@ -128,14 +129,12 @@ class Agent:
             make_gates=(
                 _simulated_gates
                 if config.gates == "simulated"
-                else _real_gates(
-                    reactor, self._net, self._bridges or NotHeld(filters), config.route_through
-                )
+                else _real_gates(reactor, self._net, frames, config.route_through)
             ),
             bootstrap=config.bootstrap_devices,
             refused=refused,
             ungated=destroy if config.ungated == "destroy" else None,
-            bridges=self._bridges,
+            bridges=None if config.gates == "simulated" else frames,
             filters=filters,
             allow_observe=config.allow_observe,
         )

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from broker.agent.gates.base import BackendNodes, Gate
     from broker.agent.reports import Outcome
     from broker.agent.ungated import Destroy
-    from broker.agent.vif_filters import VifFilters
+    from broker.agent.vif_filters import NotHeld, VifFilters
     from broker.net.links import Link
     from broker.xenstore.client import StoreConnection
     from broker.xenstore.transport import Reactor
@@ -81,7 +81,7 @@ class AgentSession(service.Service):
         bootstrap: Sequence[BootstrapDevice] = (),
         refused: Destroy | None = None,
         ungated: Destroy | None = None,
-        bridges: Bridges | None = None,
+        bridges: Bridges | NotHeld | None = None,
         filters: VifFilters | None = None,
         allow_observe: bool = False,
     ) -> None:

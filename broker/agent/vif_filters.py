@@ -1,7 +1,8 @@
 """The filters of this domain's vifs, as the broker's signed lines say: profiles, and whose.
 
 Once the broker has told of any profiles, every vif needs a filter record of its present life, also
-one that names no profile; without it the vif stays closed. What was accepted last is on disk: no
+one that names no profile; and one whose grant says that it has profiles needs its record in any
+case. Without it the vif stays closed. What was accepted last is on disk: no
 older line is taken after it, and a restart needs no store to go on.
 """
 
@@ -27,13 +28,14 @@ from broker.xenstore.errors import ConnectionLostError
 from broker.xenstore.paths import PROFILES, filter_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from broker.agent.durable import DurableState, Known
     from broker.agent.gates.base import Device
+    from broker.core.consumer import Memory
     from broker.core.filter_record import FilterRecord
     from broker.xenstore.client import StoreConnection
     from broker.xenstore.errors import StoreError
@@ -155,7 +157,7 @@ class VifFilters:
         """
         held = known.filter
         if held is None or held.nonce != known.nonce or not known.nonce:
-            if self._head is None and not self.attached:
+            if self._head is None and not self.attached and not known.memory.filtered:
                 return None
             raise GateError("no filter record is signed for it")
         return PortFilter(held.profiles, held.variables) if held.profiles else None
@@ -174,7 +176,10 @@ class VifFilters:
 
 
 class NotHeld:
-    """The vif gate's filter where frames are held to nothing: vifs with profiles stay closed."""
+    """Where frames are held to nothing: vifs with profiles stay closed, or are closed.
+
+    It is the vif gate's filter, and the enforcer's in place of `Bridges`.
+    """
 
     def __init__(self, filters: VifFilters) -> None:
         self._filters = filters
@@ -190,6 +195,20 @@ class NotHeld:
 
     def expel(self, device: Device, link: str) -> None:
         """Nothing to take away."""
+
+    def follow(self, memories: Iterable[Memory]) -> None:
+        """No policy's labels are held to here."""
+
+    def follow_filters(self, *, may_move: bool) -> None:
+        """Nor any profile."""
+
+    def keep(self, device: Device, *, may_move: bool) -> str:  # noqa: ARG002 - as `Bridges` has it
+        """Why an open vif has to be closed: it has got profiles; empty if it has none."""
+        try:
+            self.admit(device, "it is open")
+        except GateError as error:
+            return str(error)
+        return ""
 
 
 def _text(answer: bytes | StoreError) -> bytes:

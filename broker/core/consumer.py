@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from broker.core.filter_record import is_filtered
 from broker.core.observation import is_observed
 from broker.core.record import Record, RecordError, verify_heartbeat, verify_record
 
@@ -54,7 +55,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     first. `granted` is the nonce of the life that a grant was last acted upon for and that was
     not since denied: what may stay open. `denied` is whether a denial was accepted and no good
     grant since. `label` is the frontend's in the last good grant, `policy` the digest of the
-    policy that the last accepted record was decided under.
+    policy that the last accepted record was decided under. `filtered` is whether the last good
+    grant was for a vif that has filter profiles.
     """
 
     seq: int = -1
@@ -63,6 +65,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     denied: bool = False
     label: str | None = None
     policy: str | None = None
+    filtered: bool = False
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,10 +164,11 @@ def _accept(text: bytes | None, key: Ed25519PublicKey, life: Life, memory: Memor
 
 def _remember(record: Record, text: bytes, life: Life, memory: Memory) -> Memory:
     granted, denied, label = memory.granted, memory.denied, memory.label
+    filtered = memory.filtered
     if record.verdict == "deny":
         granted, denied, label = None, True, None
     elif record.verdict == "grant" and _why_not_ours(record, life) is None:
-        denied, label = False, record.labels[0]
+        denied, label, filtered = False, record.labels[0], is_filtered(record.reason)
     return Memory(
         seq=record.seq,
         digest=_digest(text),
@@ -172,6 +176,7 @@ def _remember(record: Record, text: bytes, life: Life, memory: Memory) -> Memory
         denied=denied,
         label=label,
         policy=record.policy or memory.policy,
+        filtered=filtered,
     )
 
 

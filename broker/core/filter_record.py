@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker.core.observation import OBSERVED
 from broker.core.record import (
     DECIMAL,
     MAX_SIGNED_BYTES,
@@ -54,6 +55,10 @@ MAX_PROFILES_BYTES: Final = 512 * 1024
 """Of all texts together, unpacked."""
 MAX_ATTACHED: Final = 16
 """Profiles attached to one vif."""
+FILTERED: Final = "filtered:"
+"""A vif's grant whose reason begins with this is for frames held to profiles: no agent acts upon it
+without the filter record. So where a record is missing, a signed line says that it is.
+"""
 
 _CONTEXT: Final = b"xpb-filter-v1\n"
 _HEAD_CONTEXT: Final = b"xpb-profiles-v1\n"
@@ -70,6 +75,18 @@ _VALUE: Final = "[A-Za-z0-9.:/-]{1,80}"
 _VARIABLES: Final = re.compile(
     rf"{_NAME}@(?:{_VALUE}(?:,{_VALUE})*)?(?:\+{_NAME}@(?:{_VALUE}(?:,{_VALUE})*)?)*"
 )
+
+
+def as_filtered(reason: str) -> str:
+    """A grant's reason, for a vif that has profiles; observe mode's word stays the first."""
+    if reason.startswith(OBSERVED):
+        return f"{OBSERVED} {FILTERED}{reason.removeprefix(OBSERVED)}"
+    return f"{FILTERED} {reason}".rstrip()
+
+
+def is_filtered(reason: str) -> bool:
+    """Whether a grant with this reason is for a vif that has profiles."""
+    return reason.removeprefix(OBSERVED).lstrip().startswith(FILTERED)
 
 
 class FilterRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import msgspec
 
 from broker.core.channels import Decision, Facts, Standing, decide, parse_nonce
 from broker.core.domains import UNLABELLED, Life, standings
+from broker.core.filter_record import FILTERED, as_filtered, is_filtered
 from broker.core.observation import OBSERVED, is_observed
 from broker.core.plan import Entry
 from broker.core.record import Record, RecordError, sign_record
@@ -150,6 +151,10 @@ class Judge:
             self.waiting[device] = None
             decision = msgspec.structs.replace(decision, verdict="deny", reason=refusal)
             return Judged(decision, judged.spent)
+        if self._has_profiles(device, decision):
+            reason = as_filtered(decision.reason)
+            decision = msgspec.structs.replace(decision, reason=reason)
+            judged = Judged(decision, judged.spent)
         self.observed |= is_observed(decision.reason)
         held_up = self._state.revocations or self._state.damping
         if not held_up or decision.verdict != "grant" or self.policy is None:
@@ -176,6 +181,12 @@ class Judge:
             return self.filters.refusal(device)
         self.filters.release(device)
         return ""
+
+    def _has_profiles(self, device: Device, decision: Decision) -> bool:
+        """Whether this is the grant of a vif with filter profiles, which then says so."""
+        if self.filters is None or device.device_class != VIF or decision.verdict != "grant":
+            return False
+        return bool(self.filters.wanted(device).profiles)
 
     def judge_by(
         self, policy: Policy | None, standing: Mapping[int, Standing], device: Device
@@ -255,7 +266,8 @@ def make_entry(device: Device, decision: Decision, seq: int, key: Ed25519Private
     """Name, number and sign a decision.
 
     Raises:
-        RecordError: it does not fit into a node, or not with the word that makes it observed.
+        RecordError: it does not fit into a node, or not with the word that makes it observed, or
+            filtered.
     """
     record = Record(
         verdict=decision.verdict,
@@ -277,6 +289,8 @@ def make_entry(device: Device, decision: Decision, seq: int, key: Ed25519Private
     text = sign_record(record, key)
     if is_observed(decision.reason) and f" reason={OBSERVED}".encode("ascii") not in text:
         raise RecordError("no room to say that it is granted by observe mode alone")
+    if is_filtered(decision.reason) and FILTERED.encode("ascii") not in text.rpartition(b" ")[0]:
+        raise RecordError("no room to say that its frames are held to profiles")
     return Entry(seq, text, decision)
 
 

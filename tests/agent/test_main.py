@@ -21,6 +21,7 @@ from twisted.logger import globalLogBeginner
 from broker.agent.config import load_config
 from broker.agent.gates import loopdev
 from broker.agent.main import Agent, main
+from broker.core.filter_record import FilterRecord, sign_filter
 from broker.net.model import NetError
 from broker.text.problems import ProblemsError
 
@@ -300,3 +301,19 @@ def test_strict_mode_destroys_the_refused_and_spares_who_must_live(tmp_path):
     xl.chmod(0o755)
     subprocess.run([sys.executable, "-c", code, str(xl), str(noted)], check=True, timeout=20)
     assert noted.read_text() == "destroy 7\n"
+
+
+def test_where_no_profile_can_be_held_an_open_vif_that_gets_one_is_closed(host):
+    host.start()
+    host.attach(VIF)
+    wait_until(lambda: host.report(VIF, "nonce"), "a nonce")
+    host.decide(VIF)
+    host.beat_until(lambda: host.enforced(VIF) == "open", "open")
+    told = FilterRecord(
+        seq=1, frontend=3, backend=0, device_class="vif", device="0", uuid=None,
+        nonce=host.report(VIF, "nonce").decode(), profiles=("p",),
+    )  # fmt: skip
+    host.store.write("/broker/v1/filter/0/vif/3/0", sign_filter(told, KEY))
+    host.beat_until(lambda: host.enforced(VIF) != "open", "closed")
+    assert not host.lab.passes()
+    assert b"cannot%20be%20held%20here" in host.report(VIF, "enforced")

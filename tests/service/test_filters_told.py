@@ -11,6 +11,7 @@ from broker_host import POLICY, nonce, until, uuid_of
 
 from broker.core.filter_record import (
     MAX_CHUNKS,
+    is_filtered,
     pack_profiles,
     unpack_profiles,
     verify_filter,
@@ -201,7 +202,9 @@ async def test_a_profile_is_attached_to_a_running_domain_and_taken_off(host, box
     assert (answer.changed, answer.vifs, answer.now.bound_by) == (True, 1, "name")
     await until(lambda: told(host, box, channel) is not None)
     assert told(host, box, channel).profiles == ("clean-traffic",)
-    assert host.text(channel) == before, "the grant stays as it is"
+    await until(lambda: host.text(channel) != before)
+    assert host.verdict(channel) == "grant"
+    assert is_filtered(host.record(channel).reason), "who misses the filter's record knows of it"
     again = await call(
         brokerd, "filter_attach", methods.FilterAttach, domain="d3", profile="clean-traffic"
     )
@@ -214,6 +217,8 @@ async def test_a_profile_is_attached_to_a_running_domain_and_taken_off(host, box
     assert code == "conflict"
     await call(brokerd, "filter_detach", methods.FilterDetach, domain="d3", profile="clean-traffic")
     await until(lambda: told(host, box, channel).profiles == ())
+    await until(lambda: not is_filtered(host.record(channel).reason))
+    assert host.verdict(channel) == "grant"
     code, said = await refused(
         brokerd, "filter_detach", methods.FilterDetach, domain="d3", profile="clean-traffic"
     )
