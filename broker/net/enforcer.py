@@ -112,7 +112,11 @@ class PortEnforcer:
         self._settle_doubt()
         self._expire()
         old = self._target.ports.get(port.index)
-        self._held.check_bound(port, self._target)
+        try:
+            self._held.check_bound(port, self._target)
+        except NetError:
+            self.remove(port.index)  # whoever asked counts it as closed, whatever it was
+            raise
         target = self._with_ports({**self._target.ports, port.index: port})
         try:
             self._put(port, old, target)
@@ -156,7 +160,7 @@ class PortEnforcer:
         self._settle_doubt()
         self._expire()
         fewer = not self._target.pairs <= target.pairs
-        self._held = self._held.take(target, self._held.leases)
+        self._held = self._held.take(target, self._held.leases, self._target)
         later = None
         if during is not None and during != target.pairs:
             later, target = target.pairs, msgspec.structs.replace(target, pairs=during)

@@ -268,6 +268,37 @@ def test_an_address_has_one_port_at_a_time(bed):
         bed.rig.enforcer.put(bed.port(bed.guest, ["clean-traffic"], **OWN))
 
 
+def test_an_update_of_several_ports_binds_no_address_twice(bed):
+    bed.hold("clean-traffic", **OWN)
+    enforcer, peer = bed.rig.enforcer, {"MAC": ["02:00:00:00:00:02"], "IP": ["10.0.0.2"]}
+    enforcer.put(bed.port(bed.peer, ["clean-traffic"], **peer))
+    before = enforcer.target
+
+    def given(first, second):
+        ports = [bed.port(bed.guest, ["clean-traffic"], **first)]
+        ports.append(bed.port(bed.peer, ["clean-traffic"], **second))
+        changed = {**before.ports, **{port.index: port for port in ports}}
+        return msgspec.structs.replace(before, ports=changed)
+
+    for first, second in ((OWN, {**peer, "IP": OWN["IP"]}), ({**OWN, "IP": peer["IP"]}, peer)):
+        with pytest.raises(NetError, match="one address has one port at a time"):
+            enforcer.update(given(first, second))
+        assert enforcer.target == before
+    enforcer.update(given({**OWN, "IP": peer["IP"]}, {**peer, "IP": OWN["IP"]}))
+    assert enforcer.check()
+
+
+def test_an_open_port_that_is_given_anothers_address_is_closed_at_once(bed):
+    bed.hold("clean-traffic", **OWN)
+    enforcer = bed.rig.enforcer
+    enforcer.put(bed.port(bed.peer, []))
+    taken = bed.port(bed.peer, ["clean-traffic"], **OWN)
+    with pytest.raises(NetError, match="is bound to vif1"):
+        enforcer.put(taken)
+    assert taken.index not in enforcer.target.ports
+    assert enforcer.check()
+
+
 def test_an_address_is_bound_on_its_bridge_alone(labelled):
     bed = FilterRig(labelled("br0", "br1"))
     (far,) = bed.rig.net.add("vif7.0", bridge="br1")

@@ -68,14 +68,27 @@ class HeldFilters:
         self._bindings = Bindings()
         self._leases: dict[int, Addresses] = {}
 
-    def take(self, target: Target, leases: Mapping[int, Addresses]) -> HeldFilters:
+    def take(
+        self, target: Target, leases: Mapping[int, Addresses], before: Target | None = None
+    ) -> HeldFilters:
         """Those of another target; of `leases`, what its ports still learn is kept.
+
+        `before` is the target in force: what is not of it must not have another's address.
 
         Raises:
             FilterError: a port's profiles or variables cannot be put into the kernel.
+            NetError: an address would be bound to two ports.
         """
         made = HeldFilters(target.profiles)
+        others: list[Port] = []
         for port in target.ports.values():
+            old = None if before is None else before.ports.get(port.index)
+            if before is None or (old and (old.filter, old.bridge) == (port.filter, port.bridge)):
+                made.bind(port)
+            else:
+                others.append(port)
+        for port in others:
+            made.check_bound(port, target)
             made.bind(port)
         made._leases = {
             index: dict(addresses)
