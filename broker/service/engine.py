@@ -371,7 +371,8 @@ class Engine:
 
     def filters_changed(self) -> None:
         """Other profiles are in force, or on other vifs: tell of it, and judge vifs anew."""
-        if self.phase == "enforcing":
+        # The first texts of all are told between the vifs' records: `Telling.records`.
+        if self.phase == "enforcing" and self.filters.state.head:
             Deferred.fromCoroutine(self.telling.profiles()).addErrback(self._turn_failed)
         vifs = (device for device in self.mirror.devices() if device.device_class == VIF)
         self.decider.pending.update(dict.fromkeys(vifs))

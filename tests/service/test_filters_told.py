@@ -229,6 +229,34 @@ async def test_a_profile_is_attached_to_a_running_domain_and_taken_off(host, box
 
 @embedded
 @run
+async def test_the_first_profile_of_one_vif_leaves_no_other_without_a_record(
+    host, box, monkeypatch
+):
+    brokerd = await box.start()
+    one, other = await vif_of(host, box, 3), await vif_of(host, box, 4)
+    await host.decided(one, "grant")
+    await host.decided(other, "grant")
+    written = []
+    publisher = box.engine._publisher
+
+    def noting(real):
+        async def noted(items):
+            written.extend(path for path, _ in items)
+            return await real(items)
+
+        return noted
+
+    for name in ("filters", "profiles"):
+        monkeypatch.setattr(publisher, name, noting(getattr(publisher, name)))
+    words = {"domain": "d3", "profile": "no-mac-spoofing"}
+    await call(brokerd, "filter_attach", methods.FilterAttach, **words)
+    await until(lambda: told(host, box, one) is not None and told(host, box, other) is not None)
+    head = written.index(f"{paths.PROFILES}/head")
+    assert written.index(paths.filter_path(other)) < head < written.index(paths.filter_path(one))
+
+
+@embedded
+@run
 async def test_attachments_are_found_again_after_a_restart(host, box):
     brokerd = await box.start()
     given = {"IP": ["10.0.0.9"]}
