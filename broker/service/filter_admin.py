@@ -234,7 +234,7 @@ class FilterCalls:
             from_where=tuple(it.where for it in attached),
             variables=dict(found.given),
             learned=found.learned,
-            problem=filters.refusal(device),
+            problem=filters.refusal(device, claiming=False),
         )
 
     async def filter_test(

@@ -186,10 +186,11 @@ class Filters:
         self._known[device.path] = (key, found)
         return found
 
-    def refusal(self, device: Device) -> str:
+    def refusal(self, device: Device, *, claiming: bool = True) -> str:
         """Why a vif may not be opened for want of its filters; empty if it may.
 
-        Where it may, its addresses are its own from now on.
+        Where it may, its addresses are its own from now on, unless nothing is `claiming` them:
+        who merely looks takes nothing from anybody.
         """
         try:
             found = self.wanted(device)
@@ -206,7 +207,8 @@ class Filters:
             if holder is not None and not holder.gone and _network(holder) == _network(device):
                 return claims.taken(device.path, found.environment, str(holder))
             claims.release(owner)
-        claims.hold(device.path, found.environment)
+        if claiming:
+            claims.hold(device.path, found.environment)
         return ""
 
     def release(self, device: Device) -> None:

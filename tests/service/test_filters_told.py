@@ -191,6 +191,23 @@ async def test_an_address_is_one_vifs_alone(host, box):
 
 @embedded
 @run
+async def test_who_looks_at_a_vif_that_is_denied_claims_no_address_for_it(host, box):
+    box.policy.write_text(attaching("no-ip-spoofing"))
+    brokerd = await box.start()
+    host.create(3)
+    details = {"script": "vif-bridge", "mac": "00:16:3E:00:00:03", "ip": "10.0.0.5"}
+    denied = host.attach(3, "vif", 0, {**details, "bridge": "xenbr0", "type": "vif"})
+    await host.decided(denied, "deny")
+    words = {"domain": "d3", "profile": "no-ip-spoofing"}
+    await call(brokerd, "filter_attach", methods.FilterAttach, **words)
+    shown = await call(brokerd, "filter_show", methods.FilterVif, domain="d3")
+    assert shown.variables["IP"] == ("10.0.0.5",)
+    other = await vif_of(host, box, 4, ip="10.0.0.5")
+    await host.decided(other, "grant")
+
+
+@embedded
+@run
 async def test_a_profile_is_attached_to_a_running_domain_and_taken_off(host, box):
     brokerd = await box.start()
     channel = await vif_of(host, box, 3)
