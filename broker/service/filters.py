@@ -194,7 +194,8 @@ class Filters:
         """
         try:
             found = self.wanted(device)
-            checked_text(_record(device, found))
+            if found is not _NONE:  # which always fits
+                checked_text(_record(device, found))
         except (BindError, RecordError) as error:
             return f"its filters cannot be told: {error}"
         if not found.environment:
