@@ -114,6 +114,8 @@ class PortEnforcer:
         old = self._target.ports.get(port.index)
         try:
             self._held.check_bound(port, self._target)
+            for index, address in self._held.overruled(port, self._target):
+                self.unlearn(index, address)
         except NetError:
             self.remove(port.index)  # whoever asked counts it as closed, whatever it was
             raise

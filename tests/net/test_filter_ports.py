@@ -381,6 +381,25 @@ def test_who_is_given_anothers_lease_takes_it_over_but_never_a_bound_address(lea
         enforcer.learn(learning.peer.index, TEN + 9, 600.0)
 
 
+@pytest.mark.parametrize("how", ["put", "update"])
+@pytest.mark.parametrize("address", ["10.0.0.5", "10.0.0.0/24"])
+def test_an_address_that_is_bound_now_is_no_longer_anothers_lease(learning, how, address):
+    enforcer = learning.rig.enforcer
+    enforcer.learn(learning.guest.index, TEN, 600.0)
+    assert speaks(learning, (10, 0, 0, 5))
+    bound = {"MAC": ["02:00:00:00:00:02"], "IP": [address]}
+    port = learning.port(learning.peer, ["no-ip-spoofing"], **bound)
+    if how == "put":
+        enforcer.put(port)
+    else:
+        ports = {**enforcer.target.ports, port.index: port}
+        enforcer.update(msgspec.structs.replace(enforcer.target, ports=ports))
+    assert not enforcer.learned()[learning.guest.index]
+    with learning.rig.net.host.entered():
+        assert not leases(Readback())
+    assert enforcer.check()
+
+
 # limits and counts
 
 

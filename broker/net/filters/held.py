@@ -91,11 +91,16 @@ class HeldFilters:
             made.check_bound(port, target)
             made.bind(port)
         made._leases = {
-            index: dict(addresses)
+            index: {it: end for it, end in addresses.items() if made._may_learn(index, it, target)}
             for index, addresses in leases.items()
             if index in target.ports and made.learned_by(target.ports[index])
         }
         return made
+
+    def _may_learn(self, index: int, address: int, target: Target) -> bool:
+        """Whether no other port of the bridge has the address by its configuration."""
+        bridge = target.ports[index].bridge or ""
+        return self._bindings.holder(bridge, address) in {None, index}
 
     def vif(self, port: Port) -> Vif | None:
         """What the port's profiles came to; None if it has none.
@@ -173,6 +178,23 @@ class HeldFilters:
     def lease(self, index: int, addresses: Addresses) -> None:
         """These addresses are what the port has learned."""
         self._leases[index] = addresses
+
+    def overruled(self, port: Port, target: Target) -> list[tuple[int, int]]:
+        """Ports of the bridge to which an address was leased that is to be this port's, and it.
+
+        Raises:
+            FilterError: as `vif`.
+        """
+        vif = self.vif(port)
+        bound = () if vif is None else vif.environment.get("IP", ())
+        spans = bound if isinstance(bound, tuple) else ()
+        return [
+            (index, address)
+            for index, addresses in (self._leases.items() if spans else ())
+            if index != port.index and target.ports[index].bridge == port.bridge
+            for address in addresses
+            if any(span.low <= address <= span.high for span in spans)
+        ]
 
     def holders(self, port: Port, address: int, target: Target) -> list[Port]:
         """Other ports of the bridge to which this address was leased.
