@@ -103,8 +103,8 @@ class VifGate:
             if bridge is None:
                 self._changer.route_to(index, networks, self._through)
             else:
-                self._changer.change_link(index, master=master)
-                self._changer.change_link(index, up=True)
+                # In one request: an agent killed between two would find it open, and half of it so.
+                self._changer.change_link(index, master=master, up=True)
             shown = self._links.get(index)
         except NetError as error:
             raise GateError(f"link: {error}") from error
