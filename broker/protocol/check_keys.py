@@ -20,7 +20,7 @@ WRITERS: Final = (*SIDES, "toolstack", "hotplug")
 FROZEN: Final = (*SIDES, "always")
 MOST_NAMES: Final = 1024
 """Names one group of numbered keys may stand for."""
-_KEY: Final = re.compile(r"[A-Za-z0-9_.{}-]+(?:/[A-Za-z0-9_.{}-]+)*")
+_KEY: Final = re.compile(r"(?:[A-Za-z0-9_.-]|\{\})+(?:/(?:[A-Za-z0-9_.-]|\{\})+)*")
 _BOUNDS: Final = 2
 
 
