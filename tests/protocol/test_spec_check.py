@@ -96,8 +96,8 @@ CASES = [
     ("    mode:", "    mo{}de:", ["F:16:5: 'mo{}de' cannot name a key here"]),
     # numbered keys
     ('"queue-{}/ring":', '"queue/ring":', ["F:24:9: 'queue/ring' needs '{}' 1 times"]),
-    ('"queue-{}/ring":', '"queue-{}}/ring":', ["F:24:9: 'queue-{}}/ring' needs '{}' 1 times", "F:24:9: 'queue-{}}/ring' cannot name a key here"]),
-    ('"queue-{}/ring":', '"queue-{{}/ring":', ["F:24:9: 'queue-{{}/ring' needs '{}' 1 times", "F:24:9: 'queue-{{}/ring' cannot name a key here"]),
+    ('"queue-{}/ring":', '"queue-{}}/ring":', ["F:24:9: 'queue-{}}/ring' cannot name a key here", "F:24:9: 'queue-{}}/ring' needs '{}' 1 times"]),
+    ('"queue-{}/ring":', '"queue-{{}/ring":', ["F:24:9: 'queue-{{}/ring' cannot name a key here", "F:24:9: 'queue-{{}/ring' needs '{}' 1 times"]),
     ("instances: [4]", "instances: [256, 256]", ["F:20:7: 'instances' has to give 1 to 1024 in all", "F:21:15: 'count' has to give 2, as 'instances' does", "F:24:9: 'queue-{}/ring' needs '{}' 2 times"]),
     ("count: [frontend/count]", "count: [frontend/coun]", ["F:21:15: the frontend has no key 'coun'"]),
     ("count: [frontend/count]", "count: [many]", ["F:21:15: 'many' is neither a key nor a number"]),
