@@ -76,7 +76,10 @@ class Hostile(Pair):
 @given(st.sampled_from(WITH_STATES), st.sampled_from(SIDES), st.data())
 def test_nobody_is_blamed_for_what_the_other_end_wrote(name, hostile, data):
     examples = list(spec(name).form.examples.values())
-    pair = Hostile(spec(name), data.draw(st.sampled_from(examples)), hostile)
+    # An example's frontend asks for what its backend offers; of a hostile one a careful frontend
+    # asks for nothing that need not be.
+    example = data.draw(st.sampled_from(examples)) if hostile == "frontend" else {}
+    pair = Hostile(spec(name), example, hostile)
     pair.create()
     pair.open_gate()
     life = monitor(name).begin()
