@@ -201,7 +201,7 @@ class Agent:
         if self._orders is not None:
             self._orders.startService()
         if self._drops is not None:
-            self._drops.start()
+            self._drops.start(now=False)
         self._alive.start()
 
     def _nobodys_key(self) -> Ed25519PublicKey:

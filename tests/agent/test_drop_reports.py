@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet import defer
-from twisted.internet.task import Clock
+from reported import Connection, Reported
 
 from broker.agent.drop_reports import DropReports
 from broker.core.drops import Drop, parse_drops
 from broker.xenstore.errors import ConnectionLostError, DeniedError
 
 
-class Connection:
+class DropsReported(Reported):
     def __init__(self):
-        self.written = []
-        self.fails = None
-
-    def write(self, path, value):
-        if self.fails is not None:
-            return defer.fail(self.fails)
-        self.written.append((path, value))
-        return defer.succeed(None)
-
-
-class Fixture:
-    def __init__(self):
-        self.clock = Clock()
-        self.connection = Connection()
+        super().__init__()
         self.drops = [Drop("web", "bank", 1, 60)]
         self.reports = DropReports(4, self.clock, self.connected, lambda: list(self.drops))
-        self.reports.start()
-
-    def connected(self):
-        if self.connection is None:
-            raise ConnectionLostError("gone")
-        return self.connection
+        self.reports.start(now=False)
 
 
 @pytest.fixture
 def it():
-    made = Fixture()
+    made = DropsReported()
     yield made
     made.reports.stop()
 

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet import defer
-from twisted.internet.task import Clock
+from reported import Connection, Reported
 
 from broker.agent.self_report import SelfReports
 from broker.core.agent_report import PERIOD, parse_agent_report
 from broker.xenstore.errors import ConnectionLostError, DeniedError
 
 
-class Connection:
+class SelfReported(Reported):
     def __init__(self):
-        self.written = []
-        self.fails = None
-
-    def write(self, path, value):
-        if self.fails is not None:
-            return defer.fail(self.fails)
-        self.written.append((path, parse_agent_report(value)))
-        return defer.succeed(None)
-
-
-class Fixture:
-    def __init__(self):
-        self.clock = Clock()
-        self.connection = Connection()
+        super().__init__()
         self.states, self.heard, self.policy = ["open", "closed", "open", "failed"], True, None
         self.reports = SelfReports(
             4,
@@ -38,30 +24,24 @@ class Fixture:
         )
         self.reports.start()
 
-    def connected(self):
-        if self.connection is None:
-            raise ConnectionLostError("gone")
-        return self.connection
-
 
 @pytest.fixture
 def it():
-    made = Fixture()
+    made = SelfReported()
     yield made
     made.reports.stop()
 
 
 def test_it_says_how_its_gates_are(it):
-    ((path, report),) = it.connection.written
+    ((path, value),) = it.connection.written
+    report = parse_agent_report(value)
     assert path == "/broker/v1/report/4/agent"
     assert (report.open, report.closed, report.failed) == (2, 1, 1)
     assert (report.beat, report.policy) == (True, None)
     it.heard, it.policy = False, "missing"
     it.clock.advance(PERIOD)
-    assert (it.connection.written[-1][1].beat, it.connection.written[-1][1].policy) == (
-        False,
-        "missing",
-    )
+    report = parse_agent_report(it.connection.written[-1][1])
+    assert (report.beat, report.policy) == (False, "missing")
 
 
 def test_it_says_so_every_few_seconds_and_no_more_once_stopped(it):
@@ -82,7 +62,7 @@ def test_another_connection_is_told_at_once(it):
 
 @pytest.mark.parametrize("error", [DeniedError("no node yet"), ConnectionLostError("gone")])
 def test_what_could_not_be_told_is_told_later(error):
-    it = Fixture()
+    it = SelfReported()
     it.reports.stop()
     it.connection = Connection()
     it.connection.fails = error
