@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from bridged_host import OPEN, digest
 from records import NONCE
-from test_bridges import OPEN, digest
 from twisted.internet.task import Clock
 
 from broker.agent import bridges as module

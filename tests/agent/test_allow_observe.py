@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
+from agent_host import config
 from bed import Bed, start_agent, until
-from test_main import config
 
 from broker.agent.config import load_config
 

@@ -9,9 +9,10 @@ import socket
 import threading
 
 import pytest
-from netns import ETHERTYPE, Lab, Namespace
-from support.xenstoreds import start_store, wait_until
-from test_bridges import Bridged
+from agent_host import agent_host
+from bridged_host import Bridged
+from netns import ETHERTYPE, Namespace
+from support.xenstoreds import wait_until
 
 pytestmark = pytest.mark.root
 
@@ -57,14 +58,8 @@ def heard(receiver):
 
 @pytest.fixture
 def host(tmp_path):
-    daemon, lab = start_store("C"), Lab()
-    made = Bridged(daemon, lab, tmp_path)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.end(signal.SIGKILL)
-    made.close()
-    lab.close()
-    daemon.stop()
+    with agent_host(Bridged, tmp_path) as made:
+        yield made
 
 
 def test_a_port_renamed_behind_its_back_keeps_its_label_and_is_closed_with_it(host):

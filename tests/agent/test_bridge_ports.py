@@ -7,9 +7,9 @@ import hashlib
 import msgspec
 import pytest
 from bridge_bed import BOOT, UPLINK, Fixture, device
+from bridged_host import OPEN, SHUT, digest
 from netns import Lab
 from records import KEY, NONCE, OTHER_NONCE, record
-from test_bridges import OPEN, SHUT, digest
 
 from broker.agent import bridges as module
 from broker.agent import net_helper

@@ -6,10 +6,10 @@ import signal
 
 import msgspec
 import pytest
+from agent_host import agent_host
+from bridged_host import Bridged
 from records import KEY, OTHER_KEY
 from support.xenstoreds import wait_until
-from test_bridges import Bridged
-from test_bridges import host as _host
 
 from broker.core.filter_record import (
     FilterRecord,
@@ -20,10 +20,15 @@ from broker.core.filter_record import (
 )
 
 pytestmark = pytest.mark.root
-host = _host
 
 PASS = b"profile: p\ndescription: x\ndefault: accept\nrules: []\n"
 DROP = b"profile: p\ndescription: x\ndefault: drop\nrules: []\n"
+
+
+@pytest.fixture
+def host(tmp_path):
+    with agent_host(Bridged, tmp_path) as made:
+        yield made
 
 
 def tell_profiles(host, texts, seq=1, key=KEY):

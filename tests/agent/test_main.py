@@ -11,94 +11,24 @@ import time
 from pathlib import Path
 
 import pytest
-from bed import Bed
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from netns import Lab
+from agent_host import COMMAND, Host, agent_host, config, pem
 from records import KEY, OTHER_KEY, UUID
-from support.xenstoreds import start_store, wait_until
+from support.xenstoreds import wait_until
 from twisted.logger import globalLogBeginner
 
 from broker.agent.config import load_config
-from broker.agent.gates import loopdev
 from broker.agent.main import Agent, main
 from broker.core.filter_record import FilterRecord, sign_filter
 from broker.net.model import NetError
 from broker.text.problems import ProblemsError
 
 VIF, VBD = "vif/0", "vbd/51712"
-COMMAND = Path(sys.executable).parent / "broker-agent"
-
-
-def pem(key):
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def config(directory, **changes):
-    """An agent.yaml with its key beside it."""
-    (directory / "broker.pub").write_bytes(pem(KEY))
-    values = {"store": "unix:/nowhere", "domid": 0, "broker_key": "broker.pub", "state": "state"}
-    path = directory / "agent.yaml"
-    path.write_text("".join(f"{key}: {value}\n" for key, value in {**values, **changes}.items()))
-    path.chmod(0o600)
-    return path
-
-
-class Host(Bed):
-    """A store, a bridge with two guests, and the program in the middle."""
-
-    def __init__(self, daemon, lab, directory):
-        super().__init__(daemon)
-        self.lab = lab
-        self.directory = directory
-        self.config = config(directory, store=daemon.address)
-        self.log = (directory / "log").open("ab")
-        self.process = None
-        self.image = directory / "disk.img"
-        self.image.write_bytes(bytes(1 << 20))
-
-    def start(self):
-        self.process = subprocess.Popen(
-            ["ip", "netns", "exec", self.lab.host.name, str(COMMAND), "--config", str(self.config)],
-            stderr=self.log,
-        )
-
-    def end(self, number):
-        self.process.send_signal(number)
-        return self.process.wait(10)
-
-    def beat_until(self, condition, what):
-        """As `wait_until`, with a broker that lives."""
-
-        def looked():
-            self.send_beat()
-            return condition()
-
-        return wait_until(looked, what)
-
-    def tables(self):
-        words = ["ip", "netns", "exec", self.lab.host.name, "nft", "list", "tables"]
-        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
-
-    def loops(self):
-        nonce = (self.report(VBD, "nonce") or b"").decode()
-        return loopdev.tagged(nonce)
-
-    def text(self):
-        return (self.directory / "log").read_text()
 
 
 @pytest.fixture
 def host(tmp_path):
-    daemon, lab = start_store("C"), Lab()
-    made = Host(daemon, lab, tmp_path)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.end(signal.SIGKILL)
-    for loop in made.loops():
-        loopdev.detach(loop)
-    made.close()
-    lab.close()
-    daemon.stop()
+    with agent_host(Host, tmp_path) as made:
+        yield made
 
 
 def test_from_a_signed_grant_to_frames_and_blocks_and_back(host):

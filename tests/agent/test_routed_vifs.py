@@ -8,9 +8,9 @@ import signal
 import socket
 
 import pytest
-from netns import Lab
-from support.xenstoreds import start_store, wait_until
-from test_bridges import Bridged
+from agent_host import agent_host
+from bridged_host import Bridged
+from support.xenstoreds import wait_until
 
 pytestmark = pytest.mark.root
 
@@ -83,14 +83,8 @@ class Routed(Bridged):
 
 @pytest.fixture
 def host(tmp_path):
-    daemon, lab = start_store("C"), Lab()
-    made = Routed(daemon, lab, tmp_path)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.end(signal.SIGKILL)
-    made.close()
-    lab.close()
-    daemon.stop()
+    with agent_host(Routed, tmp_path) as made:
+        yield made
 
 
 def test_labels_decide_whom_dom0_routes_to(host):
@@ -176,9 +170,8 @@ def test_without_dom0s_address_nothing_is_routed_and_the_link_is_closed_again(ho
 
 
 def test_bridged_and_routed_vifs_of_one_host_are_held_to_the_same_labels(tmp_path):
-    daemon, lab = start_store("C"), Lab()
-    host = Routed(daemon, lab, tmp_path, bridges="[xpbr0]")
-    try:
+    with agent_host(Routed, tmp_path, bridges="[xpbr0]") as host:
+        lab = host.lab
         # Guest 4 is bridged, and its neighbours are dom0's address on the bridge.
         lab.host.ip("addr", "add", "10.4.0.1/24", "dev", "xpbr0")
         host.start()
@@ -195,11 +188,6 @@ def test_bridged_and_routed_vifs_of_one_host_are_held_to_the_same_labels(tmp_pat
         host.be_labelled(vif4="bank")
         assert not host.routes()
         assert not host.routes(4, 3)
-    finally:
-        host.end(signal.SIGKILL)
-        host.close()
-        lab.close()
-        daemon.stop()
 
 
 def test_the_stock_script_names_the_same_set_up(host):
