@@ -15,27 +15,25 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker.net.comparing import element_that_differs, set_that_differs
 from broker.net.conntrack import Conntrack
-from broker.net.filters.held import SLACK, HeldFilters
+from broker.net.elements import ElementWriter, can_be_written
+from broker.net.filters.held import HeldFilters
 from broker.net.filters.programs import NO_FILTERS
 from broker.net.libnftables import TransactionError
 from broker.net.model import NetError, Port, Target
 from broker.net.ruleset import (
     Addresses,
     Content,
-    Elements,
+    changes,
     delete_filters,
     differences,
-    encoded,
-    ending,
     fill_filters,
     is_filters,
-    key_bytes,
     make_filters,
-    specs,
     whole,
 )
-from broker.net.tables import BRIDGE, MARK_BASE, SETS, SetSpec
+from broker.net.tables import BRIDGE, MARK_BASE, SETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,6 +69,7 @@ class PortEnforcer:
         self._abilities = abilities
         self._alarm = alarm
         self._conntrack = Conntrack()
+        self._elements = ElementWriter()
         self._target = Target()
         self._content: Content = {}
         self._held = HeldFilters(self._target.profiles)
@@ -270,27 +269,23 @@ class PortEnforcer:
             for key in before.get(place, {}):
                 kept.pop(key, None)
             kept.update(after.get(place, {}))
-        self._run(before, after, target)
-        for table, spec in specs(places):
-            place = table, spec.name
-            if spec.key == "group" and spec.name.startswith("r/"):
-                # Ranges are not found by one of their values.
-                found = self._readback.elements(*place)
-                self._compare(found, encoded(self._content, table, spec), table, spec)
-                continue
-            keys: Elements = {**before.get(place, {}), **after.get(place, {})}
-            found = self._readback.present(*place, (key_bytes(spec, key) for key in keys))
-            self._compare(found, encoded(after, table, spec), table, spec)
+        direct = changes(before, after)
+        if self._held.filters() is self._filters and can_be_written(direct):
+            self._target = target
+            try:
+                self._elements.write(direct)
+            except TransactionError as error:
+                self._write_again(error)
+        else:
+            self._run(before, after, target)
+        self._compared(element_that_differs(self._readback, self._content, before, after))
 
     def _go(self, content: Content, target: Target) -> None:
         """From what is in force to this, in one transaction; then what changed is read back."""
         old, self._content = self._content, content
         self._run(old, content, target)
-        for table, spec in specs({*old, *content}):
-            place = table, spec.name
-            if old.get(place) != content.get(place):
-                found = self._readback.elements(table, spec.name)
-                self._compare(found, encoded(content, table, spec), table, spec)
+        changed = {it for it in {*old, *content} if old.get(it) != content.get(it)}
+        self._compared(set_that_differs(self._readback, content, changed))
 
     def _run(self, before: Content, after: Content, target: Target) -> None:
         """One transaction; if the kernel does not hold what it should, the whole target."""
@@ -312,8 +307,11 @@ class PortEnforcer:
             if old.chains != self._filters.chains:
                 self._digest, self._digest_of = self._learnt_digest(generation), self._filters
         except (TransactionError, VerifyError) as error:
-            self._alarm(f"{error}: our tables were changed by somebody else; writing them anew")
-            self._write_whole(target, self._content)
+            self._write_again(error)
+
+    def _write_again(self, error: NetError) -> None:
+        self._alarm(f"{error}: our tables were changed by somebody else; writing them anew")
+        self._write_whole(self._target, self._content)
 
     def _write_whole(self, target: Target, content: Content) -> None:
         self._target, self._content = target, content
@@ -360,29 +358,14 @@ class PortEnforcer:
             return "rules or chains of our tables were changed by somebody else"
         places = {(table, spec.name) for table, fixed in SETS.items() for spec in fixed}
         places |= {(BRIDGE, group.name) for group in self._filters.groups}
-        for table, spec in specs(places):
-            found = self._readback.elements(table, spec.name)
-            if not self._alike(found, encoded(self._content, table, spec), table, spec):
-                return f"elements of {table} {spec.name} were changed by somebody else"
-        return ""
+        differs = set_that_differs(self._readback, self._content, places)
+        return f"elements of {differs} were changed by somebody else" if differs else ""
 
-    def _alike(
-        self, found: dict[bytes, bytes], wanted: dict[bytes, bytes], table: str, spec: SetSpec
-    ) -> bool:
-        """Whether what was found is what was wanted, leases that have just ended left out."""
-        if found == wanted:
-            return True
-        ends, soon = ending(self._content, table, spec), time.monotonic() + SLACK
-        left = {key: data for key, data in wanted.items() if ends.get(key, soon) >= soon}
-        return found.items() <= wanted.items() and left.items() <= found.items()
-
-    def _compare(
-        self, found: dict[bytes, bytes], wanted: dict[bytes, bytes], table: str, spec: SetSpec
-    ) -> None:
-        if self._alike(found, wanted, table, spec):
-            return
-        self._alarm(f"{table} {spec.name} does not hold what was just written; writing it anew")
-        self._write_whole(self._target, self._content)
+    def _compared(self, differs: str) -> None:
+        """What was just written must be there."""
+        if differs:
+            self._alarm(f"{differs} does not hold what was just written; writing it anew")
+            self._write_whole(self._target, self._content)
 
     def _cut(self, gone: frozenset[str]) -> None:
         """End conntrack entries of addresses that are gone, or whose ports may not talk now.

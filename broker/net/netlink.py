@@ -10,10 +10,11 @@ import errno
 import os
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROUTE: Final = 0
 NETFILTER: Final = 12
@@ -30,7 +31,12 @@ _BUFFER: Final = 1 << 18
 _RECEIVE_QUEUE: Final = 8 << 20
 _ATTEMPTS: Final = 5
 
+_AT_ONCE: Final = 16
+"""Requests under way together: their answers must find room in the socket's queue."""
+
 Attributes = dict[int, bytes]
+Request = tuple[int, int, bytes]
+"""A message's type, flags and body."""
 
 
 class NetlinkSocket:
@@ -82,8 +88,7 @@ class NetlinkSocket:
 
     def _ask(self, kind: int, flags: int, body: bytes) -> list[tuple[int, bytes]] | None:
         self._sequence += 1
-        header = _HEADER.pack(_HEADER.size + len(body), kind, flags | REQUEST, self._sequence, 0)
-        self._socket.send(header + body)
+        self._socket.send(_message((kind, flags, body), self._sequence))
         answers: list[tuple[int, bytes]] = []
         torn = False
         while True:
@@ -92,12 +97,39 @@ class NetlinkSocket:
                     continue  # the rest of an answer that an error or a time-out cut short
                 torn |= bool(flag & _INTERRUPTED)
                 if answer == _ERROR:
-                    number = -int.from_bytes(payload[:4], "little", signed=True)
-                    if number:
-                        raise OSError(number, f"netlink: {os.strerror(number)}")
+                    _check(payload)
                 if answer in {_ERROR, _DONE}:
                     return None if torn else answers
                 answers.append((answer, payload))
+
+    def confirmed(self, batch: Sequence[Request]) -> None:
+        """Send one batch, of which one message asks for ACK; what is heard first decides it."""
+        self._sequence += 1
+        self._socket.send(b"".join(_message(it, self._sequence) for it in batch))
+        while True:
+            for answer, _, sequence, payload in messages(self._socket.recv(_BUFFER)):
+                if sequence == self._sequence and answer == _ERROR:
+                    _check(payload)
+                    return
+
+    def ask_each(self, requests: Sequence[Request]) -> list[bytes | None]:
+        """The one answer to each of these, which ask for no ACK; None where nothing is there."""
+        found: list[bytes | None] = []
+        for start in range(0, len(requests), _AT_ONCE):
+            some = requests[start : start + _AT_ONCE]
+            first = self._sequence + 1
+            self._sequence += len(some)
+            self._socket.send(b"".join(_message(it, first + n) for n, it in enumerate(some)))
+            answers: dict[int, bytes | None] = {}
+            while len(answers) < len(some):
+                for answer, _, sequence, payload in messages(self._socket.recv(_BUFFER)):
+                    if sequence < first:
+                        continue
+                    answers[sequence] = None if answer == _ERROR else payload
+                    if answer == _ERROR and _errno(payload) != errno.ENOENT:
+                        _check(payload)
+            found += [answers[first + n] for n in range(len(some))]
+        return found
 
     def heard(self) -> tuple[list[tuple[int, bytes]], bool]:
         """Messages of the groups since the last call, and whether some were lost."""
@@ -114,6 +146,23 @@ class NetlinkSocket:
                 lost = True  # the queue was full
                 continue
             found += [(kind, payload) for kind, _, _, payload in messages(data)]
+
+
+def _message(request: Request, sequence: int) -> bytes:
+    kind, flags, body = request
+    size = _HEADER.size + len(body)
+    return _HEADER.pack(size, kind, flags | REQUEST, sequence, 0) + body + b"\0" * (-size % 4)
+
+
+def _errno(payload: bytes) -> int:
+    return -int.from_bytes(payload[:4], sys.byteorder, signed=True)
+
+
+def _check(payload: bytes) -> None:
+    """Raise what an answer says went wrong, if anything did."""
+    number = _errno(payload)
+    if number:
+        raise OSError(number, f"netlink: {os.strerror(number)}")
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -6,6 +6,7 @@ cannot hide itself in reading it back. Facts: linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from typing import TYPE_CHECKING, Final
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.net import netlink
+from broker.net.encoding import key_attribute
 from broker.net.model import NetError
 from broker.net.tables import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
 _SUBSYSTEM: Final = 10 << 8
 _GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM, _GETGEN = 1, 4, 7, 10, 13, 16
@@ -38,6 +40,7 @@ _LOOKUP_SET: Final = 1
 _RULE_USERDATA, _COMMENT = 7, 0
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
+_ATTRIBUTE_HEAD: Final = 4
 _PLAIN: Final = struct.Struct("=6H")
 """The headers of an element, of its key, and of the key's value."""
 
@@ -66,7 +69,7 @@ class Readback:
     def elements(self, table: str, name: str) -> dict[bytes, bytes]:
         """Keys and data of one set, as the kernel stores them; a set's data is empty."""
         found: dict[bytes, bytes] = {}
-        for payload in self._ask(_GETSETELEM, netlink.DUMP, self._set(table, name)):
+        for payload in self._ask(_GETSETELEM, netlink.DUMP, _set(table, name)):
             keys = _plain_keys(payload)
             if keys is None:
                 found |= {key: data for key, data, _ in _decode(payload)}
@@ -78,7 +81,7 @@ class Readback:
         """Keys and counters of one set of ours that counts."""
         return {
             key: count
-            for payload in self._ask(_GETSETELEM, netlink.DUMP, self._set(table, name))
+            for payload in self._ask(_GETSETELEM, netlink.DUMP, _set(table, name))
             for key, _, count in _decode(payload)
             if count is not None
         }
@@ -87,7 +90,7 @@ class Readback:
         """Keys of one set that go by themselves, and in how many seconds."""
         return {
             key: int.from_bytes(parts[_ELEMENT_EXPIRATION], "big") / 1000
-            for payload in self._ask(_GETSETELEM, netlink.DUMP, self._set(table, name))
+            for payload in self._ask(_GETSETELEM, netlink.DUMP, _set(table, name))
             for key, parts in _parted(payload)
             if _ELEMENT_EXPIRATION in parts
         }
@@ -119,17 +122,17 @@ class Readback:
             found += [(comment, count) for _, one in listed if (count := _count(one)) is not None]
         return found
 
-    def present(self, table: str, name: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Those of `keys` that the set holds, with their data; costs one request a key."""
-        found: dict[bytes, bytes] = {}
-        for key in keys:
-            value = netlink.nested(_ELEMENT_KEY, netlink.attribute(_DATA_VALUE, key))
-            body = self._set(table, name) + netlink.nested(
-                _LIST_ELEMENTS, netlink.nested(_LIST_ELEMENT, value)
-            )
-            for payload in self._ask(_GETSETELEM, netlink.ACK, body):
-                found |= {key_found: data for key_found, data, _ in _decode(payload)}
-        return found
+    def present(self, asked: Sequence[tuple[str, str, bytes]]) -> list[bytes | None]:
+        """The element that a table's set holds under a key, as `key_and_data` reads it; or None."""
+        bodies = [in_set(table, name, key_attribute(key)) for table, name, key in asked]
+        try:
+            answers = self._socket.ask_each([(_SUBSYSTEM | _GETSETELEM, 0, it) for it in bodies])
+        except OSError as error:
+            raise NetError(f"nftables cannot be read back: {error}") from error
+        return [
+            None if answer is None else _one_element(table, name, answer)
+            for (table, name, _), answer in zip(asked, answers, strict=True)
+        ]
 
     def generation(self) -> int:
         """The number of the ruleset: each transaction of anybody's in this namespace adds one."""
@@ -183,7 +186,7 @@ class Readback:
     def _within(self, table: str, name: str) -> bytes:
         """The elements of a set that is written within a rule."""
         listed = []
-        for payload in self._ask(_GETSETELEM, netlink.DUMP, self._set(table, name)):
+        for payload in self._ask(_GETSETELEM, netlink.DUMP, _set(table, name)):
             values = netlink.attributes(payload, _GENMSG.size)
             elements = values.get(_LIST_ELEMENTS, b"")
             listed += [element for _, element in netlink.attribute_list(elements)]
@@ -200,14 +203,6 @@ class Readback:
                 found.append(b"".join(netlink.attribute(n, values.get(n, b"")) for n in kept))
         return found
 
-    @staticmethod
-    def _set(table: str, name: str) -> bytes:
-        return (
-            _GENMSG.pack(_FAMILY[FAMILIES[table]], 0, 0)
-            + netlink.text(_LIST_TABLE, table)
-            + netlink.text(_LIST_SET, name)
-        )
-
     def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
         try:
             return [payload for _, payload in self._socket.ask(_SUBSYSTEM | kind, flags, body)]
@@ -215,6 +210,35 @@ class Readback:
             return []
         except OSError as error:
             raise NetError(f"nftables cannot be read back: {error}") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _set(table: str, name: str) -> bytes:
+    return (
+        _GENMSG.pack(_FAMILY[FAMILIES[table]], 0, 0)
+        + netlink.text(_LIST_TABLE, table)
+        + netlink.text(_LIST_SET, name)
+    )
+
+
+def in_set(table: str, name: str, element: bytes) -> bytes:
+    """The body of a message about one element of a set, as the kernel writes such a body too."""
+    listed = netlink.attribute(_LIST_ELEMENT, element)
+    return _set(table, name) + netlink.attribute(_LIST_ELEMENTS, listed)
+
+
+def _one_element(table: str, name: str, payload: bytes) -> bytes:
+    """What an answer about one element of this set says of it; what is about another is nothing."""
+    head = _set(table, name)
+    start = len(head) + 2 * _ATTRIBUTE_HEAD
+    # The header's last two bytes are the generation's.
+    return payload[start:] if payload[_GENMSG.size : len(head)] == head[_GENMSG.size :] else b""
+
+
+def key_and_data(element: bytes) -> tuple[bytes, bytes]:
+    """Of one element's attributes; of a range: its ends."""
+    parts = netlink.attributes(element)
+    return _key(parts), _data(parts)
 
 
 def _comment(data: bytes) -> str:
@@ -253,11 +277,7 @@ def _plain_keys(payload: bytes) -> list[bytes] | None:
 def _decode(payload: bytes) -> Iterator[tuple[bytes, bytes, Count | None]]:
     """Key (of a range: its ends), data and counter of each element in one message."""
     for key, parts in _parted(payload):
-        data = netlink.attributes(parts.get(_ELEMENT_DATA, b""))
-        value = data.get(_DATA_VALUE, b"")
-        if _DATA_VERDICT in data:
-            value = _verdict(netlink.attributes(data[_DATA_VERDICT]))
-        yield key, value, _count(parts.get(_ELEMENT_EXPRESSION))
+        yield key, _data(parts), _count(parts.get(_ELEMENT_EXPRESSION))
 
 
 def _parted(payload: bytes) -> Iterator[tuple[bytes, netlink.Attributes]]:
@@ -265,8 +285,19 @@ def _parted(payload: bytes) -> Iterator[tuple[bytes, netlink.Attributes]]:
     values = netlink.attributes(payload, _GENMSG.size)
     for _, element in netlink.attribute_list(values.get(_LIST_ELEMENTS, b"")):
         parts = netlink.attributes(element)
-        ends = (parts.get(_ELEMENT_KEY, b""), parts.get(_ELEMENT_KEY_END, b""))
-        yield b"".join(netlink.attributes(end).get(_DATA_VALUE, b"") for end in ends), parts
+        yield _key(parts), parts
+
+
+def _key(parts: netlink.Attributes) -> bytes:
+    ends = (parts.get(_ELEMENT_KEY, b""), parts.get(_ELEMENT_KEY_END, b""))
+    return b"".join(netlink.attributes(end).get(_DATA_VALUE, b"") for end in ends)
+
+
+def _data(parts: netlink.Attributes) -> bytes:
+    data = netlink.attributes(parts.get(_ELEMENT_DATA, b""))
+    if _DATA_VERDICT in data:
+        return _verdict(netlink.attributes(data[_DATA_VERDICT]))
+    return data.get(_DATA_VALUE, b"")
 
 
 def _verdict(parts: netlink.Attributes) -> bytes:

@@ -1,20 +1,19 @@
 """What is in the sets for a target, and the commands from one content to another. Pure.
 
 A `Content` is what the kernel's sets must hold, exactly; commands are differences of contents,
-revocations first; `encoded` is a content as the kernel itself stores it, to compare with what is
-read back. The sets and chains of filter profiles come and go with the profiles in use.
+revocations first (`encoding` has a content as the kernel itself stores it). The sets and chains of
+filter profiles come and go with the profiles in use.
 """
 
 from __future__ import annotations
 
 import functools
-import struct
 from itertools import chain
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from broker.net.filters.compile import Group, group_named
+from broker.net.filters.compile import group_named
 from broker.net.filters.programs import NO_FILTERS, Filters
 from broker.net.model import MAX_PORTS, Port, Target, check_pairs, interface_name
 from broker.net.tables import (
@@ -52,8 +51,6 @@ Content = dict[tuple[str, str], Elements]
 """By table and set."""
 Addresses = dict[int, float]
 """IPv4 addresses that were learned for a port, and when each lease ends."""
-
-_U32: Final = struct.Struct("=I")
 
 
 def port_content(
@@ -152,19 +149,13 @@ def differences(old: Content, new: Content, now: float) -> tuple[list[str], list
     """What goes, and what comes; `now` is by the clock of leases' ends."""
     gone: list[str] = []
     come: list[str] = []
-    for table, spec in specs({*old, *new}):
-        before = old.get((table, spec.name), {})
-        after = new.get((table, spec.name), {})
-        if before is after or before == after:
-            continue
-        lost = [key for key, data in before.items() if key not in after or after[key] != data]
-        won = {key: data for key, data in after.items() if key not in before or before[key] != data}
-        if spec.key == "pair" and len(lost) > len(after):
+    for change in changes(old, new):
+        table, spec, lost, won = change.table, change.spec, change.lost, change.won
+        if spec.key == "pair" and len(lost) > len(new.get((table, spec.name), {})):
             # A revocation of thousands takes a tenth of the time if what stays is written anew.
             gone.append(f"flush set {FAMILIES[table]} {table} {spec.name}")
-            lost, won = [], after
-        # An element with an end may have gone by itself: adding it makes its removal harmless.
-        going = {key: None for key in lost if isinstance(before[key], Until)}
+            lost, won = {}, new.get((table, spec.name), {})
+        going: Elements = dict.fromkeys(change.ending)
         if going:
             gone.append(_elements("add", table, spec, going, now))
         if lost:
@@ -172,6 +163,34 @@ def differences(old: Content, new: Content, now: float) -> tuple[list[str], list
         if won:
             come.append(_elements("add", table, spec, won, now))
     return gone, come
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What goes from one set, and what comes into it."""
+
+    table: str
+    spec: SetSpec
+    lost: Elements
+    won: Elements
+
+    @property
+    def ending(self) -> list[Value]:
+        """What may have gone by itself: adding it makes its removal harmless."""
+        return [key for key, data in self.lost.items() if isinstance(data, Until)]
+
+
+def changes(old: Content, new: Content) -> list[Change]:
+    """Set by set, where they differ."""
+    found = []
+    for table, spec in specs({*old, *new}):
+        before = old.get((table, spec.name), {})
+        after = new.get((table, spec.name), {})
+        if before is after or before == after:
+            continue
+        lost = {key: it for key, it in before.items() if key not in after or after[key] != it}
+        won = {key: it for key, it in after.items() if key not in before or before[key] != it}
+        found.append(Change(table, spec, lost, won))
+    return found
 
 
 def specs(places: Iterable[tuple[str, str]]) -> list[tuple[str, SetSpec]]:
@@ -323,71 +342,3 @@ def _data_text(spec: SetSpec, data: int | str | Until, now: float) -> str:
 def _classid(number: int) -> str:
     """A priority as nft writes it."""
     return f"{number >> 16:x}:{number & 0xFFFF:x}"
-
-
-def encoded(content: Content, table: str, spec: SetSpec) -> dict[bytes, bytes]:
-    """The set's elements as the kernel stores them: key and data bytes (host byte order)."""
-    elements = content.get((table, spec.name), {})
-    if spec.key == "pair":
-        pairs = cast("Mapping[tuple[int, int], None]", elements)
-        part = {n: _U32.pack(MARK_BASE | n) for n in set(chain.from_iterable(pairs))}
-        return dict.fromkeys([part[one] + part[other] for one, other in pairs], b"")
-    if spec.key == "group":
-        group = group_named(spec.name)
-        return {encoded_group(group, cast("tuple[int, Combination]", key)): b"" for key in elements}
-    return {key_bytes(spec, key): _data_bytes(data) for key, data in elements.items()}
-
-
-def ending(content: Content, table: str, spec: SetSpec) -> dict[bytes, float]:
-    """Those of the set's elements that go by themselves, and when."""
-    return {
-        key_bytes(spec, key): end.at
-        for key, end in content.get((table, spec.name), {}).items()
-        if isinstance(end, Until)
-    }
-
-
-def _data_bytes(data: Data) -> bytes:
-    if isinstance(data, str):
-        return data.encode("ascii")
-    return _U32.pack(data) if isinstance(data, int) else b""
-
-
-def key_bytes(spec: SetSpec, key: Value) -> bytes:
-    """One key as the kernel stores it."""
-    if spec.key == "group":
-        return encoded_group(group_named(spec.name), cast("tuple[int, Combination]", key))
-    return encoded_key(key)
-
-
-def encoded_group(group: Group, key: tuple[int, Combination]) -> bytes:
-    """A port with values: each padded to four bytes; where there may be ranges, the ends follow.
-
-    In a set of ranges the kernel has the index big-endian.
-    """
-    index, values = key
-    sizes = group.sizes
-    head = index.to_bytes(4, "big") if group.spans else _U32.pack(index)
-    low, high = (
-        head
-        + b"".join(
-            value[end].to_bytes(size, "big").ljust((size + 3) & ~3, b"\0")
-            for value, size in zip(values, sizes, strict=True)
-        )
-        for end in (0, 1)
-    )
-    return low + high if group.spans else low
-
-
-def encoded_key(key: Value) -> bytes:
-    """One key as the kernel stores it: each part padded to four bytes, names to sixteen."""
-    if isinstance(key, int):
-        return _U32.pack(key)
-    if isinstance(key, str):
-        return key.encode("ascii").ljust(16, b"\0")
-    first, second = key
-    if isinstance(second, str):
-        return _U32.pack(first) + bytes.fromhex(second.replace(":", "")).ljust(8, b"\0")
-    if isinstance(second, int):
-        return _U32.pack(MARK_BASE | first) + _U32.pack(MARK_BASE | second)
-    raise TypeError(f"not a key of a set of labels: {key!r}")

@@ -60,6 +60,11 @@ class SetSpec(msgspec.Struct, frozen=True):
     key: Key
     data: Literal["mark", "priority", "verdict", ""] = ""
 
+    @property
+    def ranges(self) -> bool:
+        """Whether its values are ranges: the kernel keeps and finds these otherwise."""
+        return self.name.startswith("r/")
+
 
 _PORTS: Final = SetSpec("ports", "type iface_index", "index")
 _COMMON: Final = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 
 import pytest
@@ -167,24 +168,34 @@ class Refusing:
     def __init__(self, inner, *, lies):
         self.inner, self.lies = inner, lies
 
-    def run(self, commands):
+    def run(self, _commands):
         if not self.lies:
             raise TransactionError("refused")
 
+    write = run
+
     def close(self):
         self.inner.close()
+
+
+@contextlib.contextmanager
+def refusing(rig, *, lies):
+    """Within, no transaction of the enforcer's is carried out, neither by nft nor directly."""
+    honest = rig.enforcer._nft, rig.enforcer._elements
+    rig.enforcer._nft, rig.enforcer._elements = (Refusing(it, lies=lies) for it in honest)
+    try:
+        yield
+    finally:
+        rig.enforcer._nft, rig.enforcer._elements = honest
 
 
 @pytest.mark.parametrize("lies", [False, True])
 def test_a_change_that_is_not_in_force_is_never_taken_for_one(bed, lies):
     rig, one, two, observer = bed
     (three,) = rig.net.add("vif3.0")
-    honest = rig.enforcer._nft
-    rig.enforcer._nft = Refusing(honest, lies=lies)
-    with pytest.raises(NetError):
+    with refusing(rig, lies=lies), pytest.raises(NetError):
         rig.enforcer.put(rig.port(three, 1))
     assert three.index not in rig.enforcer.target.ports
-    rig.enforcer._nft = honest
     rig.enforcer.check()
     one.send(frame_for("odd broadcast", one))
     _without_sentinel(one, two, observer)
@@ -194,12 +205,10 @@ def test_a_change_that_is_not_in_force_is_never_taken_for_one(bed, lies):
 @pytest.mark.parametrize("lies", [False, True])
 def test_a_removal_that_failed_is_not_done_until_the_kernel_shows_it(bed, lies):
     rig, one, two, observer = bed
-    honest = rig.enforcer._nft
-    rig.enforcer._nft = Refusing(honest, lies=lies)
-    for _ in range(3):
-        with pytest.raises(NetError):
-            rig.enforcer.remove(two.index)
-    rig.enforcer._nft = honest
+    with refusing(rig, lies=lies):
+        for _ in range(3):
+            with pytest.raises(NetError):
+                rig.enforcer.remove(two.index)
     rig.enforcer.remove(two.index)
     assert _without_sentinel(one, two, observer) == {(one.number, observer.number)}
 
@@ -207,24 +216,30 @@ def test_a_removal_that_failed_is_not_done_until_the_kernel_shows_it(bed, lies):
 def test_a_change_of_policy_that_is_not_in_force_is_never_taken_for_one(bed):
     rig, one, two, observer = bed
     ports = list(rig.enforcer.target.ports.values())
-    honest = rig.enforcer._nft
-    rig.enforcer._nft = Refusing(honest, lies=True)
-    with pytest.raises(NetError):
+    with refusing(rig, lies=True), pytest.raises(NetError):
         rig.enforcer.update(rig.target(ports, {(1, 9), (9, 1)}))
-    rig.enforcer._nft = honest
     assert not rig.enforcer.check()
     teach([one, two])
     assert reached(rig, [one, two], observer) == {(g.number, observer.number) for g in (one, two)}
 
 
 class Noting:
-    """A transactor that notes what the kernel's pairs are after each transaction."""
+    """A transactor, both ways, that notes the kernel's pairs after each transaction."""
 
     def __init__(self, rig):
-        self.rig, self.inner, self.pairs = rig, rig.enforcer._nft, []
+        self.rig, self.pairs = rig, []
+        self.inner, self.direct = rig.enforcer._nft, rig.enforcer._elements
+        rig.enforcer._nft = rig.enforcer._elements = self
 
     def run(self, commands):
         self.inner.run(commands)
+        self._note()
+
+    def write(self, changes):
+        self.direct.write(changes)
+        self._note()
+
+    def _note(self):
         self.pairs.append(len(self.rig.enforcer._readback.elements(BRIDGE, "pairs")))
 
     def close(self):
@@ -235,7 +250,7 @@ def test_what_retired_numbers_need_is_in_force_until_it_is_settled(bed):
     rig, *_ = bed
     ports = list(rig.enforcer.target.ports.values())
     during = frozenset({(1, 1), (1, 9), (9, 1)})
-    rig.enforcer._nft = noting = Noting(rig)
+    noting = Noting(rig)
     rig.enforcer.update(rig.target(ports, {(1, 1)}), during=during)
     assert noting.pairs == [3]
     rig.enforcer.settle()
@@ -252,7 +267,7 @@ def test_retired_numbers_are_gone_before_anything_else_is_changed(bed, change):
     rig, one, two, observer = bed
     ports = list(rig.enforcer.target.ports.values())
     rig.enforcer.update(rig.target(ports, {(1, 9)}), during=frozenset({(1, 9), (7, 7), (7, 1)}))
-    rig.enforcer._nft = noting = Noting(rig)
+    noting = Noting(rig)
     if change == "put":
         rig.enforcer.put(rig.port(two, 9, macs=(two.mac,)))
     elif change == "remove":
@@ -280,17 +295,15 @@ def test_traffic_is_no_change_of_the_tables(bed):
 @pytest.mark.parametrize("next_", ["put", "update"])
 def test_after_a_failure_nothing_else_is_called_done_before_all_is_written(bed, next_):
     rig, one, two, observer = bed
-    honest = rig.enforcer._nft
-    rig.enforcer._nft = Refusing(honest, lies=False)
-    with pytest.raises(NetError):
-        rig.enforcer.remove(two.index)
-    if next_ == "put":
+    with refusing(rig, lies=False):
         with pytest.raises(NetError):
-            rig.enforcer.put(rig.port(one, 1, macs=(one.mac,)))
-        rig.enforcer._nft = honest
+            rig.enforcer.remove(two.index)
+        if next_ == "put":
+            with pytest.raises(NetError):
+                rig.enforcer.put(rig.port(one, 1, macs=(one.mac,)))
+    if next_ == "put":
         rig.enforcer.put(rig.port(one, 1, macs=(one.mac,)))
     else:
-        rig.enforcer._nft = honest
         rig.enforcer.update(rig.enforcer.target)
     assert _without_sentinel(one, two, observer) == {(one.number, observer.number)}
     assert rig.enforcer.check()
