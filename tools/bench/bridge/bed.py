@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ CLASSES = 100
 """Classes that the ports are spread over; all their pairs but one are allowed: 10,000."""
 GUESTS = ("a", "b", "c")
 _NEWNET = 0x40000000
+_beds = itertools.count()
 _IDLE = "".join(
     f"add table {family} idle\n"
     f"add chain {family} idle {hook} {{ type filter hook {hook} priority 0; }}\n"
@@ -44,7 +46,8 @@ class Bed:
     """Ports `p1`…; guests a, b and c (10.0.0.1 to 3) are at ga, gb and gc."""
 
     def __init__(self) -> None:
-        self.names = {n: f"xpbb-{os.getpid()}-{n}" for n in ("host", "idle", *GUESTS)}
+        place = f"xpbb-{os.getpid()}-{next(_beds)}"
+        self.names = {n: f"{place}-{n}" for n in ("host", "idle", *GUESTS)}
         self._fillers = 0
         self.enforcer: PortEnforcer | None = None
         for name in self.names.values():
@@ -120,8 +123,20 @@ class Bed:
 
     def trip(self, count: int) -> float:
         """Median round trip between a and b in microseconds."""
-        command = (str(_wire()), "trip", self.names["a"], self.names["b"], "10.0.0.2", str(count))
-        return int(_run(*command)) / 1000
+        return self._trips(count, self)[0]
+
+    def trips_beside(self, other: Bed, count: int) -> tuple[float, float]:
+        """The same here and in another bed, some packets each in turn: what comes and goes on the
+        machine meanwhile is in both.
+        """
+        here, there = self._trips(count, self, other)
+        return here, there
+
+    @staticmethod
+    def _trips(count: int, *beds: Bed) -> list[float]:
+        ends = [bed.names[guest] for bed in beds for guest in ("a", "b")]
+        listed = _run(_wire(), "trip", "10.0.0.2", str(count), *ends)
+        return [int(nanoseconds) / 1000 for nanoseconds in listed.split()]
 
     def blast(self, rate: int, seconds: float) -> subprocess.Popen[str]:
         """Start sending from a to b and to c; prints sent, got by b, got by c."""

@@ -18,32 +18,38 @@ if TYPE_CHECKING:
     from broker.net.model import Target
 
 PORTS = (10, 100, 400, 1000)
-_ROUNDS, _TRIPS = 15, 3000
+_ROUNDS, _TRIPS = 16, 3000
 _RATE, _SECONDS = 20_000, 4.0
 _LIMIT_MS, _CHANGE_MS = 1.0, 60.0
 """What adding a port, and changing 10,000 pairs, may take."""
 
 
 def round_trips() -> Iterator[dict[str, Any]]:
-    """Between two guests, with the labels in force, beside no filter and beside physdev rules."""
-    bed = Bed()
+    """Between two guests, with the labels in force, beside no filter and beside physdev rules.
+
+    Two hosts have as many ports; in each round labels are in force in the other one of them.
+    """
+    beds = Bed(), Bed()
     try:
         for ports in PORTS:
-            bed.grow(ports)
-            bed.physdev_on(on=False)
+            for bed in beds:
+                bed.grow(ports)
+                bed.physdev_on(on=False)
             ours, none = [], []
-            for _ in range(_ROUNDS):
-                bed.enforce()
-                ours.append(bed.trip(_TRIPS))
-                bed.release()
-                none.append(bed.trip(_TRIPS))
+            for number in range(_ROUNDS):
+                governed, free = beds if number % 2 else beds[::-1]
+                governed.enforce()
+                with_labels, without = governed.trips_beside(free, _TRIPS)
+                ours.append(with_labels)
+                none.append(without)
+                governed.release()
             beside = None
             if ports <= 400:
-                bed.physdev(ports)
-                bed.physdev_on(on=True)
-                beside = f"iptables physdev, a rule per pair: {bed.trip(1000):,.1f} us"
-                bed.physdev_on(on=False)
-                bed.release()
+                beds[0].physdev(ports)
+                beds[0].physdev_on(on=True)
+                beside = f"iptables physdev, a rule per pair: {beds[0].trip(1000):,.1f} us"
+                beds[0].physdev_on(on=False)
+                beds[0].release()
             yield item(
                 f"bridge_round_trip_{ports}_ports",
                 statistics.median(ours),
@@ -53,7 +59,8 @@ def round_trips() -> Iterator[dict[str, Any]]:
                 beside=beside,
             )
     finally:
-        bed.close()
+        for bed in beds:
+            bed.close()
 
 
 def adding_a_port() -> Iterator[dict[str, Any]]:

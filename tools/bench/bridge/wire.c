@@ -1,6 +1,6 @@
 /* Frames between guests, timed or counted: the benchmarks' only part that must be quick.
- *   wire trip NS_A NS_B ADDRESS_B COUNT           prints the median round trip in ns, A and B
- *       being processes of their own as guests are
+ *   wire trip ADDRESS_B COUNT NS_A NS_B [NS_A NS_B]   prints the median round trip in ns, A and B
+ *       being processes of their own as guests are; of two such pairs, some packets each in turn
  *   wire blast NS_A NS_B ADDRESS_B NS_C ADDRESS_C RATE SECONDS
  *       sends RATE packets a second to each of B and C; prints sent, got at B, got at C
  * Namespaces are names of `ip netns`; everything is UDP, port 7000. */
@@ -59,29 +59,45 @@ static void echo(int s) {
     }
 }
 
-static int trip(char **arg) {
-    int a = socket_in(arg[0]), b = socket_in(arg[1]), count = atoi(arg[3]);
-    struct sockaddr_in to = address(arg[2]);
+/* Pairs at most, and packets of one before it is the other's turn: few, so that both see the same
+ * machine, and enough for each to have its own caches warm. */
+enum { MOST = 2, TURN = 100 };
+
+static int trip(char **arg, int pairs) {
+    struct sockaddr_in to = address(arg[0]);
+    int count = atoi(arg[1]), here[MOST];
+    pid_t there[MOST];
     struct timeval limit = {.tv_sec = 2};
-    setsockopt(a, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     cpu_set_t first;
     CPU_ZERO(&first);
     CPU_SET(0, &first);
     sched_setaffinity(0, sizeof first, &first);
-    pid_t other = fork();
-    if (other < 0) fail("fork");
-    if (!other) echo(b);
-    long *taken = calloc(count, sizeof *taken);
-    char data[64] = {0};
-    for (int i = -count / 10; i < count; i++) {
-        long began = now();
-        if (sendto(a, data, sizeof data, 0, (void *)&to, sizeof to) < 0) fail("send");
-        if (recv(a, data, sizeof data, 0) < 0) fail("receive");
-        if (i >= 0) taken[i] = now() - began;
+    for (int p = 0; p < pairs; p++) {
+        here[p] = socket_in(arg[2 + 2 * p]);
+        setsockopt(here[p], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+        int b = socket_in(arg[3 + 2 * p]);
+        there[p] = fork();
+        if (there[p] < 0) fail("fork");
+        if (!there[p]) echo(b);
     }
-    kill(other, SIGKILL);
-    qsort(taken, count, sizeof *taken, ascending);
-    printf("%ld\n", taken[count / 2]);
+    long *taken[MOST];
+    for (int p = 0; p < pairs; p++) taken[p] = calloc(count, sizeof **taken);
+    char data[64] = {0};
+    for (int from = -TURN; from < count; from += TURN) {
+        for (int p = 0; p < pairs; p++) {
+            for (int i = from; i < from + TURN && i < count; i++) {
+                long began = now();
+                if (sendto(here[p], data, sizeof data, 0, (void *)&to, sizeof to) < 0) fail("send");
+                if (recv(here[p], data, sizeof data, 0) < 0) fail("receive");
+                if (i >= 0) taken[p][i] = now() - began;
+            }
+        }
+    }
+    for (int p = 0; p < pairs; p++) {
+        kill(there[p], SIGKILL);
+        qsort(taken[p], count, sizeof **taken, ascending);
+        printf("%ld\n", taken[p][count / 2]);
+    }
     return 0;
 }
 
@@ -146,7 +162,7 @@ static int blast(char **arg) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 6 && !strcmp(argv[1], "trip")) return trip(argv + 2);
+    if ((argc == 6 || argc == 8) && !strcmp(argv[1], "trip")) return trip(argv + 2, argc / 2 - 2);
     if (argc == 9 && !strcmp(argv[1], "blast")) return blast(argv + 2);
     fputs("usage: see wire.c\n", stderr);
     return 2;
