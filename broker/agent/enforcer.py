@@ -86,6 +86,8 @@ class Enforcer:
         """Slots that open once the heartbeat is fresh again."""
         self.lost: set[Slot] = set()
         """Slots whose devices the store has lost, and that stay open as long as they are."""
+        self.looked = 0
+        """How many gates were looked at or moved so far."""
         self._domid = domid
         self._dirs = dirs
         self._gates = gates
@@ -142,6 +144,7 @@ class Enforcer:
         unseen: set[Slot] = set()
         for slot, sight in sights.items():
             self.lost.discard(slot)
+            self.looked += 1
             try:
                 alive = await self._settle(slot, sight, starting=starting)
                 if alive is not None:
@@ -326,6 +329,7 @@ class Enforcer:
     async def _act(self, case: _Case) -> None:
         """Move one gate; whatever goes wrong, the gate counts as failed and is tried again."""
         gate, device, judgement = self._gates[case.slot.kind], case.sight.device, case.judgement
+        self.looked += 1
         try:
             if judgement.action == "open":
                 await gate.open(device)

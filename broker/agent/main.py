@@ -46,6 +46,7 @@ from broker.agent.self_report import SelfReports
 from broker.agent.session import AgentSession
 from broker.agent.untrusted_backends import UntrustedBackends
 from broker.agent.vif_filters import NotHeld, VifFilters
+from broker.agent.watchdog import Watchdog
 from broker.core.agent_report import MISSING
 from broker.net.links import LinkMonitor, LinkTable
 from broker.net.model import NetError
@@ -103,7 +104,7 @@ class Agent:
 
     log = Logger()
 
-    def __init__(self, config: AgentConfig, reactor: Reactor) -> None:
+    def __init__(self, config: AgentConfig, reactor: Reactor, notifier: Notifier) -> None:
         self._config = config
         self._reactor = reactor
         key = load_key(Path(config.broker_key)) or self._nobodys_key()
@@ -151,6 +152,7 @@ class Agent:
             beat=lambda: self._session.beat() is not None,
             policy=lambda: None if self._bridges is None else self._bridges.policy or MISSING,
         )
+        self._watchdog = Watchdog(self._session, notifier, reactor)
         self._net.back = lambda: self._session.links_changed(None)
         if self._bridges is not None:
             self._bridges.changed = self._net.back
@@ -203,6 +205,7 @@ class Agent:
         if self._drops is not None:
             self._drops.start(now=False)
         self._alive.start()
+        self._watchdog.start()
 
     def _nobodys_key(self) -> Ed25519PublicKey:
         """For a host whose broker has not made its key yet: its disk opens without a record.
@@ -219,6 +222,7 @@ class Agent:
     async def stop(self) -> None:
         """Finish what is under way; no gate is moved."""
         self.log.info("stopping: every gate stays as it is")
+        self._watchdog.stop()
         self._alive.stop()
         if self._drops is not None:
             self._drops.stop()
@@ -322,8 +326,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = JournalObserver("broker-agent", written)
     level = FilteringLogObserver(written, [LogLevelFilterPredicate(LogLevel.info)])
     globalLogBeginner.beginLoggingTo([level], redirectStandardIO=False)
+    notifier = Notifier()
     try:
-        agent = Agent(load_config(options.config), reactor)
+        agent = Agent(load_config(options.config), reactor, notifier)
         agent.start()
     except ProblemsError as error:
         sys.stderr.write(f"{error}\n")
@@ -337,7 +342,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reactor.addSystemEventTrigger(
         "before", "shutdown", lambda: defer.Deferred.fromCoroutine(agent.stop())
     )
-    notifier = Notifier()
     reactor.addSystemEventTrigger("before", "shutdown", notifier.stopping)
     notifier.ready()
     reactor.run()

@@ -123,6 +123,8 @@ class AgentSession(service.Service):
         self._dirty: dict[Slot, None] = {}
         self._list_all = False
         self._busy = False
+        self._pass_failed = False
+        self._looked_before = 0
         self._pass: defer.Deferred[None] = defer.succeed(None)
         self._retry_delay = _RETRY_FIRST
         self._retrying: set[Slot] = set()
@@ -185,6 +187,19 @@ class AgentSession(service.Service):
         """The broker's heartbeat counter; None while it is not known to live."""
         heartbeat = self._heartbeat
         return heartbeat.floor if heartbeat.fresh(self.reactor.seconds()) else None
+
+    async def works(self) -> bool:
+        """Whether the store answers, and what was to be looked at since the last call has been.
+
+        A pass that takes its time works as long as it comes to one gate after another.
+        """
+        before, self._looked_before = self._looked_before, self._enforcer.looked
+        try:
+            await self._all_heard()
+        except ConnectionLostError:
+            return False
+        at_rest = self._ready and not self._busy
+        return not self._pass_failed and (at_rest or self._enforcer.looked != before)
 
     def connected(self) -> StoreConnection:
         """The store's connection; raises `ConnectionLostError` while there is none."""
@@ -269,14 +284,15 @@ class AgentSession(service.Service):
                 if list_all:
                     slots += await self._all_slots()
                 failed = await self._enforcer.enforce(slots)
+                self._pass_failed = False
             except ConnectionLostError:
                 break  # all is read anew when connected again
             except (StoreError, GateError) as error:
                 self.log.warn("a pass failed: {error}", error=escape(str(error)))
-                failed = set(slots)
+                failed, self._pass_failed = set(slots), True
             except Exception:  # noqa: BLE001 - the executor's edge: nothing opened, tried again
                 self.log.failure("a pass failed")
-                failed = set(slots)
+                failed, self._pass_failed = set(slots), True
             self._answer_waiting()
             self._retrying.difference_update(slots)
             if not failed and not self._retrying:

@@ -71,6 +71,13 @@ def test_brokerd_has_no_capability_and_no_network_and_is_watched():
     assert settings("brokerd-tls.socket")["Service"] == ["brokerd.service"]
 
 
+def test_the_agent_is_watched():
+    unit = settings("broker-agent.service")
+    assert unit["Type"] == ["notify"]
+    assert unit["Restart"] == ["on-failure"]  # a watchdog's end is one
+    assert int(unit["WatchdogSec"][0]) >= 30
+
+
 def test_the_agent_keeps_what_its_gates_need():
     """Each of these would break a gate in silence; the unit says which and why."""
     unit = settings("broker-agent.service")

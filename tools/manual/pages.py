@@ -79,7 +79,9 @@ _ABOUT: Final = {
     "journal with fields.",
     "broker-agent": "Runs in each backend domain, dom0 included. It verifies the broker's records, "
     "and opens and closes the gates of unmodified netback and blkback by them. Without a record "
-    "that verifies, or without a heartbeat of the broker, nothing opens.",
+    "that verifies, or without a heartbeat of the broker, nothing opens. Under systemd it says "
+    "when it is ready (Type=notify), and feeds the watchdog while the store answers and gates are "
+    "looked at.",
     "broker-store": "Serves an empty store at a unix socket, where who connects is domain 0.",
     "brokerctl": "The RPC's client, and offline tools for policies, protocol descriptions and "
     "certificates. With --json every answer is JSON, one value a line.",
