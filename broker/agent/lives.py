@@ -198,12 +198,15 @@ class BackendDirs:
     async def remove(self, device: Device, names: Sequence[str]) -> None:
         """Remove these nodes, those there are, in this life only."""
 
+        paths = [f"{device.path}/{name}" for name in names]
+
         async def body(transaction: Transaction) -> None:
-            await _same_life(self._connection(), device, transaction.id)
-            there = await transaction.directory(device.path)
-            for name in names:
-                if name in there:
-                    await transaction.rm(f"{device.path}/{name}")
+            connection = self._connection()
+            await _same_life(connection, device, transaction.id)
+            # What is not there is no error. In one go: a live channel waits to be closed.
+            for refused in await connection.rm_many(paths, transaction.id):
+                if refused is not None:
+                    raise refused
 
         await self._connection().transaction(body)
 

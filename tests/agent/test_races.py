@@ -207,17 +207,24 @@ async def test_a_heartbeat_that_stops_while_others_are_closed_opens_nothing(
     await slow.agent.stop()
 
 
-@pytest_twisted.ensureDeferred
-async def test_the_gates_nodes_are_written_only_beside_the_inputs_that_were_judged(bed):
-    session = StoreSession(
+@pytest_twisted.async_yield_fixture
+async def session(bed):
+    """A connection of its own to the bed's store."""
+    made = StoreSession(
         bed.daemon.address,
         reactor,
         on_connect=lambda _connection: defer.succeed(None),
         on_event=lambda _path, _token: None,
         on_disconnect=lambda _reason: None,
     )
-    session.startService()
-    await until(lambda: session.connection)
+    made.startService()
+    await until(lambda: made.connection)
+    yield made
+    await made.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_gates_nodes_are_written_only_beside_the_inputs_that_were_judged(bed, session):
     dirs, slot = BackendDirs(0, lambda: session.connection), Slot("vbd", 3, "51712")
     backend = bed.attach(VBD)
     device = (await dirs.begin(slot)).device
@@ -228,7 +235,26 @@ async def test_the_gates_nodes_are_written_only_beside_the_inputs_that_were_judg
     bed.store.write(f"{backend}/params", "/srv/disk.img")
     await dirs.write(device, [("physical-device", b"7:0")])
     assert bed.gate(VBD)
-    await session.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_gates_nodes_that_are_there_are_removed_in_the_lives_own_directory_alone(
+    bed, session
+):
+    dirs, slot = BackendDirs(0, lambda: session.connection), Slot("vbd", 3, "51712")
+    backend = bed.attach(VBD)
+    device = (await dirs.begin(slot)).device
+    gate_nodes = ("physical-device", "hotplug-status", "node")
+    bed.store.write(f"{backend}/physical-device", "7:0")
+    bed.store.write(f"{backend}/node", "/dev/loop0")
+    await dirs.remove(device, gate_nodes)
+    assert not {*gate_nodes} & {*bed.store.directory(backend)}
+    assert {"params", "frontend"} <= {*bed.store.directory(backend)}
+    backend = bed.attach(VBD)
+    bed.store.write(f"{backend}/physical-device", "7:1")
+    with pytest.raises(GateError, match="another took its place"):
+        await dirs.remove(device, gate_nodes)
+    assert bed.gate(VBD)
 
 
 @SLOTS
