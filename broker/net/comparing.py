@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.net.encoding import element, encoded, ending, key_bytes
 from broker.net.filters.held import SLACK
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from broker.net.ruleset import Content
     from broker.net.tables import SetSpec
 
+_PAUSES: Final = (0.0, 0.002, 0.01, 0.05, 0.1)
+"""Seconds before each look at a set that seems to differ: while the kernel moves the elements of
+one that has grown to a larger hash table, a listing in several messages misses some."""
+
 Place = tuple[str, str]
 """A table and a set."""
 
@@ -28,8 +32,12 @@ def set_that_differs(readback: Readback, content: Content, places: Iterable[Plac
         NetError: the kernel does not tell.
     """
     for table, spec in specs(places):
-        found = readback.elements(table, spec.name)
-        if not alike(content, found, encoded(content, table, spec), table, spec):
+        wanted = encoded(content, table, spec)
+        for pause in _PAUSES:
+            time.sleep(pause)
+            if alike(content, readback.elements(table, spec.name), wanted, table, spec):
+                break
+        else:
             return f"{table} {spec.name}"
     return ""
 

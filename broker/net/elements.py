@@ -1,9 +1,9 @@
-"""A few elements written straight to the kernel: a port's, in one transaction.
+"""Elements written straight to the kernel: a port's, or ten thousand pairs, in one transaction.
 
-For each command nft's library first has the kernel list all chains and sets, and for the dozen
-elements of one port that is most of the time it takes. Here their bytes are written as `encoding`
-has them; all else, and sets of ranges, is left to nft. Facts: linux/netfilter/nf_tables.h,
-linux/netfilter/nfnetlink.h.
+For each command nft's library first has the kernel list all chains and sets, and it reads its own
+language a word at a time: most of what a change takes, be it small or large. Here the elements'
+bytes are written as `encoding` has them; all else, and sets of ranges, is left to nft. Facts:
+linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from broker.net import netlink
-from broker.net.encoding import element, key_attribute, key_bytes
+from broker.net.encoding import element, element_attribute, encoded_keys, plain_elements
 from broker.net.libnftables import TransactionError
-from broker.net.readback import in_set
+from broker.net.readback import about_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,8 +29,12 @@ _BEGIN, _END = 0x10, 0x11
 _CREATE: Final = 0x400
 _BATCH: Final = struct.pack(">BBH", 0, 0, _SUBSYSTEM)
 """Around a transaction: whose it is."""
-_MOST: Final = 400
-"""Elements of one transaction: what one message has room for."""
+_MOST: Final = 1_000_000
+"""Elements of one transaction."""
+_QUEUE: Final = 64 << 20
+"""Bytes that those may take, and what the kernel accounts for beside them."""
+_LIST: Final = 65000
+"""Bytes of elements in one message: the length of an attribute has 16 bits."""
 
 
 class ElementWriter:
@@ -38,6 +42,7 @@ class ElementWriter:
 
     def __init__(self) -> None:
         self._socket = netlink.NetlinkSocket(netlink.NETFILTER)
+        self._socket.widen(_QUEUE)
 
     def close(self) -> None:
         """Give the socket back."""
@@ -53,15 +58,17 @@ class ElementWriter:
         gone: list[netlink.Request] = []
         come: list[netlink.Request] = []
         for change in changes:
-            table, spec, name = change.table, change.spec, change.spec.name
-            for key in change.ending:
-                body = in_set(table, name, key_attribute(key_bytes(spec, key)))
-                gone.append((_NEW, _CREATE, body))
-            for key in change.lost:
-                body = in_set(table, name, key_attribute(key_bytes(spec, key)))
-                gone.append((_DELETE, 0, body))
-            for key, data in change.won.items():
-                come.append((_NEW, _CREATE, in_set(table, name, element(spec, key, data, now))))
+            place, spec = (change.table, change.spec.name), change.spec
+            if change.emptied:
+                gone.append((_DELETE, 0, about_set(*place)))
+            ending, lost = encoded_keys(spec, change.ending), encoded_keys(spec, change.lost)
+            gone += [(_NEW, _CREATE, about_set(*place, it)) for it in _plain(ending)]
+            gone += [(_DELETE, 0, about_set(*place, it)) for it in _plain(lost)]
+            if all(it is None for it in change.won.values()):
+                listed = _plain(encoded_keys(spec, change.won))
+            else:
+                listed = _listed([element(spec, key, it, now) for key, it in change.won.items()])
+            come += [(_NEW, _CREATE, about_set(*place, it)) for it in listed]
         messages = gone + come
         if not messages:
             return
@@ -73,8 +80,24 @@ class ElementWriter:
             raise TransactionError(f"nftables refused elements: {error}") from error
 
 
+def _plain(keys: list[bytes]) -> list[bytes]:
+    """Lists of elements that are a key each, each list as long as a message can have."""
+    some = max(1, _LIST // len(plain_elements(keys[:1]))) if keys else 1
+    return [plain_elements(keys[at : at + some]) for at in range(0, len(keys), some)]
+
+
+def _listed(elements: list[bytes]) -> list[bytes]:
+    """The same of elements with data, by their attributes."""
+    lists = [bytearray()]
+    for one in map(element_attribute, elements):
+        if len(lists[-1]) + len(one) > _LIST:
+            lists.append(bytearray())
+        lists[-1] += one
+    return [bytes(it) for it in lists]
+
+
 def can_be_written(changes: Iterable[Change]) -> bool:
-    """Whether these are few, and no ranges, whose sets the kernel keeps otherwise."""
+    """Whether these fit into one transaction, and are no ranges: those are kept otherwise."""
     listed = list(changes)
     count = sum(len(it.lost) + len(it.won) for it in listed)
     return count <= _MOST and not any(it.spec.ranges for it in listed)

@@ -15,13 +15,15 @@ from broker.net.ruleset import Until
 from broker.net.tables import MARK_BASE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Sequence
 
     from broker.net.filters.compile import Group
     from broker.net.ruleset import Combination, Content, Data, Value
     from broker.net.tables import SetSpec
 
 _U32: Final = struct.Struct("=I")
+_ELEMENT: Final = 1
+"""NFTA_LIST_ELEM."""
 _KEY, _DATA, _TIMEOUT = 1, 2, 4
 """NFTA_SET_ELEM_*."""
 _VALUE, _VERDICT = 1, 2
@@ -34,13 +36,8 @@ _CODES: Final = {"accept": 1, "goto": -4}
 def encoded(content: Content, table: str, spec: SetSpec) -> dict[bytes, bytes]:
     """The set's elements as the kernel stores them: key and data bytes (host byte order)."""
     elements = content.get((table, spec.name), {})
-    if spec.key == "pair":
-        pairs = cast("Mapping[tuple[int, int], None]", elements)
-        part = {n: _U32.pack(MARK_BASE | n) for n in set(chain.from_iterable(pairs))}
-        return dict.fromkeys([part[one] + part[other] for one, other in pairs], b"")
-    if spec.key == "group":
-        group = group_named(spec.name)
-        return {encoded_group(group, cast("tuple[int, Combination]", key)): b"" for key in elements}
+    if spec.key in {"pair", "group"}:
+        return dict.fromkeys(encoded_keys(spec, elements), b"")
     return {key_bytes(spec, key): _data_bytes(data) for key, data in elements.items()}
 
 
@@ -57,6 +54,18 @@ def _data_bytes(data: Data) -> bytes:
     if isinstance(data, str):
         return data.encode("ascii")
     return _U32.pack(data) if isinstance(data, int) else b""
+
+
+def encoded_keys(spec: SetSpec, keys: Iterable[Value]) -> list[bytes]:
+    """Keys as the kernel stores them; of ten thousand pairs each number is encoded once."""
+    if spec.key == "pair":
+        pairs = cast("list[tuple[int, int]]", list(keys))
+        part = {n: _U32.pack(MARK_BASE | n) for n in set(chain.from_iterable(pairs))}
+        return [part[one] + part[other] for one, other in pairs]
+    if spec.key == "group":
+        group = group_named(spec.name)
+        return [encoded_group(group, cast("tuple[int, Combination]", key)) for key in keys]
+    return [encoded_key(key) for key in keys]
 
 
 def key_bytes(spec: SetSpec, key: Value) -> bytes:
@@ -117,6 +126,19 @@ def element(spec: SetSpec, key: Value, data: Data, now: float) -> bytes:
         value = netlink.attribute(_VALUE, _U32.pack(data))
         return made + netlink.attribute(_DATA, value)
     return made
+
+
+def element_attribute(parts: bytes) -> bytes:
+    """One element in a list of them, by its attributes."""
+    return netlink.attribute(_ELEMENT, parts)
+
+
+def plain_elements(keys: Sequence[bytes]) -> bytes:
+    """Elements that are a key each, all of one length, as the kernel lists them."""
+    size = len(keys[0])
+    value, key = netlink.attribute_head(_VALUE, size), netlink.attribute_head(_KEY, size + 4)
+    head = netlink.attribute_head(_ELEMENT, size + 8) + key + value
+    return head + head.join(keys)
 
 
 def key_attribute(key: bytes) -> bytes:

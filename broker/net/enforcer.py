@@ -26,8 +26,8 @@ from broker.net.ruleset import (
     Addresses,
     Content,
     changes,
+    commands,
     delete_filters,
-    differences,
     fill_filters,
     is_filters,
     make_filters,
@@ -38,9 +38,11 @@ from broker.net.tables import BRIDGE, MARK_BASE, SETS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from broker.net.filters.programs import Filters
     from broker.net.libnftables import Transactor
     from broker.net.probe import Abilities
     from broker.net.readback import Readback
+    from broker.net.ruleset import Change
 
 _ATTEMPTS: Final = 5
 """Times that a start is tried beside somebody else's transactions."""
@@ -269,49 +271,45 @@ class PortEnforcer:
             for key in before.get(place, {}):
                 kept.pop(key, None)
             kept.update(after.get(place, {}))
-        direct = changes(before, after)
-        if self._held.filters() is self._filters and can_be_written(direct):
-            self._target = target
-            try:
-                self._elements.write(direct)
-            except TransactionError as error:
-                self._write_again(error)
-        else:
-            self._run(before, after, target)
+        self._run(changes(before, after), target)
         self._compared(element_that_differs(self._readback, self._content, before, after))
 
     def _go(self, content: Content, target: Target) -> None:
         """From what is in force to this, in one transaction; then what changed is read back."""
         old, self._content = self._content, content
-        self._run(old, content, target)
-        changed = {it for it in {*old, *content} if old.get(it) != content.get(it)}
+        listed = changes(old, content)
+        self._run(listed, target)
+        changed = {(it.table, it.spec.name) for it in listed}
         self._compared(set_that_differs(self._readback, content, changed))
 
-    def _run(self, before: Content, after: Content, target: Target) -> None:
+    def _run(self, listed: list[Change], target: Target) -> None:
         """One transaction; if the kernel does not hold what it should, the whole target."""
         self._target = target
         old, self._filters = self._filters, self._held.filters()
-        gone, come = differences(before, after, time.monotonic())
-        commands = [
-            *make_filters(old, self._filters),
-            *gone,
-            *fill_filters(old, self._filters),
-            *come,
-            *delete_filters(
-                old.names() - self._filters.names() if old is not self._filters else ()
-            ),
-        ]
-        generation = self._readback.generation()
         try:
-            self._nft.run(commands)
-            if old.chains != self._filters.chains:
-                self._digest, self._digest_of = self._learnt_digest(generation), self._filters
+            if (old is self._filters or old == self._filters) and can_be_written(listed):
+                self._elements.write(listed)
+            else:
+                self._run_by_nft(listed, old)
         except (TransactionError, VerifyError) as error:
-            self._write_again(error)
+            self._alarm(f"{error}: our tables were changed by somebody else; writing them anew")
+            self._write_whole(self._target, self._content)
 
-    def _write_again(self, error: NetError) -> None:
-        self._alarm(f"{error}: our tables were changed by somebody else; writing them anew")
-        self._write_whole(self._target, self._content)
+    def _run_by_nft(self, listed: list[Change], old: Filters) -> None:
+        gone, come = commands(listed, time.monotonic())
+        no_more = old.names() - self._filters.names()
+        generation = self._readback.generation()
+        self._nft.run(
+            [
+                *make_filters(old, self._filters),
+                *gone,
+                *fill_filters(old, self._filters),
+                *come,
+                *delete_filters(no_more),
+            ]
+        )
+        if old.chains != self._filters.chains:
+            self._digest, self._digest_of = self._learnt_digest(generation), self._filters
 
     def _write_whole(self, target: Target, content: Content) -> None:
         self._target, self._content = target, content

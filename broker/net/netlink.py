@@ -70,6 +70,14 @@ class NetlinkSocket:
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_QUEUE)
 
+    def widen(self, size: int) -> None:
+        """Room for one batch of so many bytes: past wmem_max where allowed."""
+        forced = 32  # SO_SNDBUFFORCE
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, forced, size)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
     def fileno(self) -> int:
         """What to wait on."""
         return self._socket.fileno()
@@ -190,6 +198,11 @@ def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 def attributes(data: bytes, offset: int = 0) -> Attributes:
     """The attributes from `offset` on, by type."""
     return dict(attribute_list(data, offset))
+
+
+def attribute_head(kind: int, size: int) -> bytes:
+    """What stands before an attribute's value of so many bytes."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + size, kind)
 
 
 def attribute(kind: int, value: bytes) -> bytes:

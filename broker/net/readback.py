@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from broker.net import netlink
-from broker.net.encoding import key_attribute
+from broker.net.encoding import element_attribute, key_attribute, plain_elements
 from broker.net.model import NetError
 from broker.net.tables import FAMILIES
 
@@ -41,8 +42,8 @@ _RULE_USERDATA, _COMMENT = 7, 0
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _ATTRIBUTE_HEAD: Final = 4
-_PLAIN: Final = struct.Struct("=6H")
-"""The headers of an element, of its key, and of the key's value."""
+_PLAIN: Final = 12
+"""Bytes of the headers of an element, of its key, and of the key's value."""
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -223,8 +224,12 @@ def _set(table: str, name: str) -> bytes:
 
 def in_set(table: str, name: str, element: bytes) -> bytes:
     """The body of a message about one element of a set, as the kernel writes such a body too."""
-    listed = netlink.attribute(_LIST_ELEMENT, element)
-    return _set(table, name) + netlink.attribute(_LIST_ELEMENTS, listed)
+    return about_set(table, name, element_attribute(element))
+
+
+def about_set(table: str, name: str, listed: bytes = b"") -> bytes:
+    """The body of a message about these elements of a set; about all of them if none is listed."""
+    return _set(table, name) + (netlink.attribute(_LIST_ELEMENTS, listed) if listed else b"")
 
 
 def _one_element(table: str, name: str, payload: bytes) -> bytes:
@@ -258,20 +263,11 @@ def _plain_keys(payload: bytes) -> list[bytes] | None:
     Ten thousand of them in a millisecond or two; `_decode` says the same of any message.
     """
     listed = netlink.attributes(payload, _GENMSG.size).get(_LIST_ELEMENTS, b"")
-    if len(listed) < _PLAIN.size:
+    size = int.from_bytes(listed[:2], sys.byteorder) - _PLAIN
+    if size <= 0 or size % 4 or len(listed) % (_PLAIN + size):
         return None
-    whole, *_ = _PLAIN.unpack_from(listed)
-    size = whole - _PLAIN.size
-    if size <= 0 or size % 4 or len(listed) % whole:
-        return None
-    # The kernel does not mark these as nested.
-    head = _PLAIN.pack(whole, _LIST_ELEMENT, size + 8, _ELEMENT_KEY, size + 4, _DATA_VALUE)
-    keys = []
-    for start, key in struct.iter_unpack(f"{_PLAIN.size}s{size}s", listed):
-        if start != head:
-            return None
-        keys.append(key)
-    return keys
+    keys = [key for (key,) in struct.iter_unpack(f"{_PLAIN}x{size}s", listed)]
+    return keys if plain_elements(keys) == listed else None
 
 
 def _decode(payload: bytes) -> Iterator[tuple[bytes, bytes, Count | None]]:

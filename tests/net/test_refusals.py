@@ -54,6 +54,13 @@ class Counting:
         before, self._seen = self._seen, now
         return {ends: n - before.get(ends, 0) for ends, n in now.items() if n > before.get(ends, 0)}
 
+    def all_of(self, wanted):
+        """Wait until all of these ends have been counted."""
+        missing, end = set(wanted), time.monotonic() + 10
+        while missing:
+            assert time.monotonic() < end, f"{missing} not counted"
+            missing -= set(self.news())
+
     def until(self, *ends, packets=1):
         """Wait until so many of these ends are counted; what else labels have sent."""
         found, end = Counter(), time.monotonic() + 10
@@ -92,7 +99,8 @@ def bridged(labelled, soil):
     if soil:
         rig.net.host.nft(soil)
     counting = Counting(rig)
-    counting.news()
+    # Of the lessons the uplink's came last of those that are refused.
+    counting.all_of({(LAN, it) for it in (RED, BLUE, NOBODY, DOM0)})
     return counting, red, blue, bare, wire, observer, own
 
 

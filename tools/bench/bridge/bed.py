@@ -126,9 +126,7 @@ class Bed:
         return self._trips(count, self)[0]
 
     def trips_beside(self, other: Bed, count: int) -> tuple[float, float]:
-        """The same here and in another bed, some packets each in turn: what comes and goes on the
-        machine meanwhile is in both.
-        """
+        """The same here and in another bed, some packets each in turn, on one busy machine."""
         here, there = self._trips(count, self, other)
         return here, there
 
