@@ -16,12 +16,12 @@ import msgspec
 from twisted.internet import task
 from twisted.logger import Logger
 
+from broker.agent.bridge_counts import BridgeCounts
 from broker.agent.bridge_report import BridgeReport
 from broker.agent.durable import HeldPort
 from broker.agent.gates.base import GateError
 from broker.agent.gates.labelled import open_port
 from broker.agent.policies import MissingPolicyError, find_policy
-from broker.core.drops import Drop
 from broker.net.links import LinkTable
 from broker.net.messages import Alarm, Dropped
 from broker.net.model import NetError
@@ -89,6 +89,9 @@ class Bridges:
         self.changed: Callable[[], None] = lambda: None
         self._names = names
         self._policies = policies
+        self.counts = BridgeCounts(
+            lambda: None if self._ports is None else self._ports.report(), helper, reactor
+        )
         self._report = BridgeReport(report, reactor, self._described)
         self._durable = durable
         self._reactor = reactor
@@ -222,22 +225,6 @@ class Bridges:
             known.port = msgspec.structs.replace(held, port=port)
         self.log.info("filters: {vifs} vifs have others", vifs=len(asked))
         self._report.soon()
-
-    def refused(self) -> list[Drop]:
-        """What was refused so far, by the labels of both ends; nothing where that is not known."""
-        if self._ports is None:
-            return []
-        try:
-            counted = self._helper.client.drops()
-        except NetError as error:
-            self.log.warn("refused packets cannot be counted: {e}", e=escape(str(error)))
-            return []
-        report = self._ports.report()
-        found = [
-            Drop(report.end(it.sender), report.end(it.receiver), it.packets, it.bytes)
-            for it in counted
-        ]
-        return [drop for drop in found if drop.packets]
 
     def links_changed(self) -> None:
         """Uplinks may have come, or come back."""

@@ -19,10 +19,9 @@ from broker.xenstore.paths import (
     REPORTS,
     VM,
     Channel,
-    agent_path,
-    drops_path,
     is_device,
     is_primary_console,
+    of_agent,
     parse_backend_dir,
     parse_domid,
 )
@@ -100,7 +99,7 @@ class HelperNodes:
 
         What a backend reports of itself goes with its last channel.
         """
-        own = (drops_path(channel.backend), agent_path(channel.backend))
+        own = of_agent(channel.backend)
         for top in (DECISIONS, FILTERS, REPORTS):
             parts = [str(channel.backend), channel.device_class, str(channel.frontend)]
             try:

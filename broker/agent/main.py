@@ -32,6 +32,7 @@ from broker.agent.config import AgentConfig, OrdersConfig, load_config, load_key
 from broker.agent.destroy import Destroyer
 from broker.agent.drop_reports import DropReports
 from broker.agent.durable import DurableState
+from broker.agent.filter_reports import FilterReports
 from broker.agent.gates.blkback import Blkback
 from broker.agent.gates.simulated import SimulatedGate
 from broker.agent.gates.vbd import VbdGate
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from broker.agent.gates.base import BackendNodes, Gate
     from broker.agent.gates.vif import PortFilter
     from broker.agent.hotplug import Reactor
+    from broker.agent.regular_report import RegularReport
     from broker.net.link_changes import LinkChanger
 
 
@@ -139,11 +141,13 @@ class Agent:
             filters=filters,
             allow_observe=config.allow_observe,
         )
-        self._drops = (
-            None
-            if self._bridges is None
-            else DropReports(config.domid, reactor, self._session.connected, self._bridges.refused)
-        )
+        self._counted: list[RegularReport] = []
+        if self._bridges is not None:
+            told, counts = (config.domid, reactor, self._session.connected), self._bridges.counts
+            self._counted = [
+                DropReports(*told, counts.refused),
+                FilterReports(*told, counts.filters),
+            ]
         self._alive = SelfReports(
             config.domid,
             reactor,
@@ -202,8 +206,8 @@ class Agent:
         self._session.startService()
         if self._orders is not None:
             self._orders.startService()
-        if self._drops is not None:
-            self._drops.start(now=False)
+        for report in self._counted:
+            report.start(now=False)
         self._alive.start()
         self._watchdog.start()
 
@@ -224,8 +228,8 @@ class Agent:
         self.log.info("stopping: every gate stays as it is")
         self._watchdog.stop()
         self._alive.stop()
-        if self._drops is not None:
-            self._drops.stop()
+        for report in self._counted:
+            report.stop()
         if self._untrusted is not None:
             self._untrusted.stop()
         if self._orders is not None:

@@ -30,6 +30,7 @@ from broker.xenstore.paths import (
     agent_path,
     decision_path,
     drops_path,
+    filter_counts_path,
     filter_path,
     frontend_dir,
     libxl_device_dir,
@@ -110,6 +111,7 @@ def channel_nodes(channel: Channel, broker: int) -> dict[str, Permissions]:
     nodes[agent_path(channel.backend)] = told
     if channel.device_class == "vif":
         nodes[drops_path(channel.backend)] = told
+        nodes[filter_counts_path(channel.backend)] = told
     for name in ("nonce", "enforced"):
         nodes[f"{report_dir(channel)}/{name}"] = reporting
     return nodes

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,8 @@ def register(commands: Commands) -> None:
     )
     _bound(client.method_command(commands, "filter.detach", _detach))
     client.method_command(commands, "filter.attached", _attached)
+    client.method_command(commands, "filter.vifs", _vifs)
+    client.method_command(commands, "filter.counts", _counts)
     leaf = client.method_command(commands, "filter.show", _show)
     leaf.add_argument("domain", metavar="DOMAIN", help="a running domain: domid, uuid or name")
     leaf.add_argument("--vif", metavar="DEVID", default="0", help="which; default: 0")
@@ -227,6 +230,60 @@ def _attached(broker: Client, options: argparse.Namespace) -> int:
 
 def _given(given: dict[str, tuple[str, ...]]) -> str:
     return " ".join(f"{name}={','.join(values)}" for name, values in given.items())
+
+
+def _vifs(broker: Client, options: argparse.Namespace) -> int:
+    found: tuple[methods.FilteredVif, ...] = client.call(broker, "filter.vifs")
+    if options.json:
+        for vif in found:
+            show.json_line(vif)
+        return client.SUCCESS
+    rows = [
+        (
+            f"{it.frontend_name or it.frontend}/{it.device}",
+            ", ".join(it.profiles),
+            _given(it.variables),
+            ", ".join(it.learned),
+            it.problem,
+        )
+        for it in found
+    ]
+    show.table(["Vif", "Profiles", "Variables", "Learned by DHCP", "Closed, because"], rows)
+    return client.SUCCESS
+
+
+def _counts(broker: Client, options: argparse.Namespace) -> int:
+    reports: tuple[methods.FilterCounts, ...] = client.call(broker, "filter.counts")
+    if options.json:
+        for report in reports:
+            show.json_line(report)
+        return client.SUCCESS
+    show.table(
+        ["Backend", "Rule", "Packets", "Bytes"],
+        [
+            (it.backend_name or it.backend, rule.rule, rule.packets, rule.bytes)
+            for it in reports
+            for rule in it.rules
+        ],
+    )
+    show.table(
+        ["Backend", "Vif", "Learned", "Until"],
+        [
+            (
+                it.backend_name or it.backend,
+                f"{lease.frontend_name or lease.frontend}/{lease.device}",
+                lease.address,
+                datetime.fromtimestamp(lease.until, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            )
+            for it in reports
+            for lease in it.learned
+        ],
+    )
+    for it in reports:
+        if it.omitted_rules or it.omitted_learned:
+            left = f"{it.omitted_rules} rules and {it.omitted_learned} addresses"
+            show.line(f"and {left} more of domain {it.backend}")
+    return client.SUCCESS
 
 
 def _show(broker: Client, options: argparse.Namespace) -> int:

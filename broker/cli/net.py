@@ -17,11 +17,11 @@ from broker.cli import client, groups, show
 from broker.net import report as reports
 from broker.net.libnftables import TransactionError
 from broker.net.links import LinkTable
-from broker.net.messages import MAX_TRACE, Drops
+from broker.net.messages import MAX_TRACE, Drops, Lease, RuleCount
 from broker.net.model import NetError
 from broker.net.nft_command import open_transactor
 from broker.net.readback import Readback
-from broker.net.show import Lease, RuleCount, drops, leases, rule_counts
+from broker.net.show import drops, leases, rule_counts
 from broker.net.tables import BRIDGE
 from broker.net.trace import Tracer
 

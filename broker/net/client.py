@@ -17,8 +17,10 @@ from broker.net import messages
 from broker.net.messages import (
     Count,
     Counted,
+    CountFilters,
     Done,
     Event,
+    FiltersCounted,
     Framer,
     Hello,
     Numbers,
@@ -127,6 +129,13 @@ class HelperClient:
         if not isinstance(answer, Counted):
             raise NetError(f"net helper: unexpected answer {answer!r}")
         return answer.drops
+
+    def filter_counts(self) -> FiltersCounted:
+        """What filter profiles decided and learned so far."""
+        answer = self._call(CountFilters())
+        if not isinstance(answer, FiltersCounted):
+            raise NetError(f"net helper: unexpected answer {answer!r}")
+        return answer
 
     def show(self) -> Shown:
         """What is in force, and what was refused."""

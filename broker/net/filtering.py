@@ -12,8 +12,10 @@ from broker.net.messages import (
     Answer,
     Count,
     Counted,
+    CountFilters,
     Done,
     Dropped,
+    FiltersCounted,
     Numbers,
     NumbersAre,
     Put,
@@ -30,7 +32,7 @@ from broker.net.nft_command import open_transactor
 from broker.net.probe import probe
 from broker.net.readback import Readback
 from broker.net.samples import Samples
-from broker.net.show import drops, shown
+from broker.net.show import drops, leases, rule_counts, shown
 from broker.net.trace import Tracer
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ class Filtering:
                 return shown(self._enforcer.target, self._readback, self._abilities)
             case Count():
                 return Counted(drops(self._readback))
+            case CountFilters():
+                return FiltersCounted(rule_counts(self._readback), leases(self._readback))
             case Trace(sender, receiver, seconds):
                 self._begin_trace(sender, receiver, seconds)
             case Put() | Remove() | Update():

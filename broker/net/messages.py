@@ -119,6 +119,10 @@ class Count(Message, frozen=True):
     """What was refused so far?"""
 
 
+class CountFilters(Message, frozen=True):
+    """What did filter profiles decide and learn so far?"""
+
+
 class Trace(Message, frozen=True):
     """Report what becomes of packets from one port to another, for a bounded time."""
 
@@ -168,6 +172,29 @@ class Counted(Message, frozen=True):
     drops: list[Drops]
 
 
+class RuleCount(msgspec.Struct, frozen=True):
+    """What one rule of a filter profile (`profile/number`, `profile/default`) decided so far."""
+
+    rule: str
+    packets: int
+    bytes: int
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """An IPv4 address that was learned for a port, and the seconds it is still bound for."""
+
+    index: int
+    address: str
+    seconds: int
+
+
+class FiltersCounted(Message, frozen=True):
+    """The answer to `CountFilters`."""
+
+    counts: list[RuleCount]
+    leases: list[Lease]
+
+
 class Alarm(Message, frozen=True):
     """What an administrator must know."""
 
@@ -191,11 +218,11 @@ class Traced(Message, frozen=True):
     verdict: str
 
 
-Asked = Start | Put | Remove | Update | Numbers | Show | Count | Trace
+Asked = Start | Put | Remove | Update | Numbers | Show | Count | CountFilters | Trace
 """What is about labels."""
 Request = Hello | SetLink | RouteTo | Asked
 Event = Alarm | Dropped | Traced
-Answer = Done | Refused | NumbersAre | Shown | Counted | Alarm | Dropped | Traced
+Answer = Done | Refused | NumbersAre | Shown | Counted | FiltersCounted | Event
 
 
 class ProtocolError(Exception):

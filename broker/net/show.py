@@ -7,10 +7,8 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from broker.net.filters.compile import group_named
-from broker.net.messages import Drops, Shown
+from broker.net.messages import Drops, Lease, RuleCount, Shown
 from broker.net.tables import BRIDGE, INET
 
 if TYPE_CHECKING:
@@ -19,22 +17,6 @@ if TYPE_CHECKING:
     from broker.net.readback import Readback
 
 _PAIR: Final = struct.Struct("=II")
-
-
-class RuleCount(msgspec.Struct, frozen=True):
-    """What one rule of a filter profile (`profile/number`, `profile/default`) decided so far."""
-
-    rule: str
-    packets: int
-    bytes: int
-
-
-class Lease(msgspec.Struct, frozen=True):
-    """An IPv4 address that was learned for a port, and the seconds it is still bound for."""
-
-    index: int
-    address: str
-    seconds: int
 
 
 def shown(target: Target, readback: Readback, abilities: Abilities) -> Shown:
@@ -64,9 +46,10 @@ def rule_counts(readback: Readback) -> list[RuleCount]:
     A profile's counts begin anew when it changes.
     """
     counted: dict[str, tuple[int, int]] = {}
-    for rule, count in readback.rule_counts(BRIDGE):
-        packets, size = counted.get(rule, (0, 0))
-        counted[rule] = packets + count.packets, size + count.bytes
+    for rules, count in readback.rule_counts(BRIDGE):
+        for rule in rules.split():
+            packets, size = counted.get(rule, (0, 0))
+            counted[rule] = packets + count.packets, size + count.bytes
     return [RuleCount(rule, *found) for rule, found in sorted(counted.items())]
 
 

@@ -88,6 +88,18 @@ class FilterAdmin(Protocol):
         """What administrators attached and the caller may see."""
         ...
 
+    async def filter_vifs(
+        self, caller: Caller, arguments: Nothing
+    ) -> tuple[methods.FilteredVif, ...]:
+        """The vifs that have profiles and the caller may see."""
+        ...
+
+    async def filter_counts(
+        self, caller: Caller, arguments: Nothing
+    ) -> tuple[methods.FilterCounts, ...]:
+        """What each backend domain's agent reports of them."""
+        ...
+
     async def filter_show(self, caller: Caller, arguments: methods.FilterVif) -> methods.VifFilters:
         """What a vif has.
 

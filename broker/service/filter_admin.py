@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from broker.core.definition import Attached
 from broker.filters.attach import wanted
-from broker.filters.bind import BindError, parse_bound, variables_of
-from broker.filters.evaluate import Asking, evaluate
-from broker.filters.frame import Frame
+from broker.filters.bind import BindError, variables_of
 from broker.filters.load import load_profile
-from broker.net.frame import describe
 from broker.rpc.errors import RpcError
 from broker.rpc.methods import filters as methods
 from broker.service import events
+from broker.service.filter_looks import FilterLooks
 from broker.service.filter_state import Binding, Place
 from broker.service.filters import VIF, Profiles, profiles_of
 from broker.service.targets import selector_of
@@ -31,20 +29,11 @@ if TYPE_CHECKING:
 
     from broker.rpc.admin import Caller
     from broker.rpc.methods import Nothing
-    from broker.service.authority import Authority
-    from broker.service.engine import Engine
-    from broker.service.labels import Labels
     from broker.service.mirror import Device
-    from broker.service.targets import Targets
 
 
-class FilterCalls:
+class FilterCalls(FilterLooks):
     """The part of the broker's administration that is about filter profiles."""
-
-    _engine: Engine
-    _targets: Targets
-    _authority: Authority
-    labels: Labels
 
     # profiles
 
@@ -210,62 +199,6 @@ class FilterCalls:
             if seen(self._targets.of_bound(place.bound, place.key))
         )
 
-    # vifs
-
-    async def filter_show(self, caller: Caller, arguments: methods.FilterVif) -> methods.VifFilters:
-        """What a vif has."""
-        del caller
-        filters, device = self._engine.filters, self._vif(arguments)
-        attached = filters.attached(device)
-        try:
-            found = filters.wanted(device)
-        except BindError as error:
-            return methods.VifFilters(
-                vif=str(device),
-                profiles=tuple(it.profile for it in attached),
-                from_where=tuple(it.where for it in attached),
-                variables={},
-                learned=(),
-                problem=str(error),
-            )
-        return methods.VifFilters(
-            vif=str(device),
-            profiles=tuple(it.profile for it in attached),
-            from_where=tuple(it.where for it in attached),
-            variables=dict(found.given),
-            learned=found.learned,
-            problem=filters.refusal(device, claiming=False),
-        )
-
-    async def filter_test(
-        self, caller: Caller, arguments: methods.FilterTest
-    ) -> methods.FilterOutcome:
-        """What becomes of a frame."""
-        del caller
-        filters, device = self._engine.filters, self._vif(arguments)
-        library = filters.profiles.library
-        untrusted_frame = bytes.fromhex(arguments.frame)
-        try:
-            found = filters.wanted(device)
-            environment = dict(found.environment)
-            if arguments.learned:
-                declared = variables_of(library, found.profiles)
-                for name in found.learned:
-                    environment[name] = parse_bound(declared[name], arguments.learned)
-        except BindError as error:
-            raise RpcError("unavailable", f"{device} is closed: {error}") from None
-        frame = Frame(untrusted_frame, arguments.state)
-        asking = Asking(library, environment, arguments.direction, frame)
-        outcome = evaluate(asking, found.profiles)
-        return methods.FilterOutcome(
-            verdict=outcome.verdict,
-            rule=outcome.rule,
-            where=outcome.where,
-            reason=outcome.reason,
-            unreadable=outcome.unreadable,
-            frame=describe(untrusted_frame),
-        )
-
     # how
 
     def _digest_of(self, name: str) -> str:
@@ -364,20 +297,6 @@ class FilterCalls:
                     continue
                 count += any(profile.name == name for profile in closure)
         return count
-
-    def _vif(self, arguments: methods.FilterVif) -> Device:
-        live = self.labels.live(selector_of(arguments.domain))
-        found = [
-            device
-            for domain in live
-            if (device := domain.devices.get((VIF, arguments.device))) is not None
-        ]
-        if not found:
-            said = escape(f"{arguments.domain} has no vif {arguments.device}")
-            raise RpcError("not_found", f"no running domain {said}")
-        if len(found) > 1:
-            raise RpcError("bad_input", "two domains answer; say which by domid")
-        return found[0]
 
     def _change(self, name: str, replaced: str | None, *, changed: bool) -> methods.FilterChange:
         profile = self._engine.filters.profiles.library.profiles.get(name)

@@ -173,6 +173,7 @@ class Mirror:
         self.backends: dict[int, dict[Device, None]] = {}
         self.untrusted_drops: dict[int, bytes] = {}
         self.untrusted_agents: dict[int, bytes] = {}
+        self.untrusted_filter_counts: dict[int, bytes] = {}
         self.agents_heard: dict[int, float] = {}
         self._uuids: dict[str, set[int]] = {}
 
@@ -182,6 +183,7 @@ class Mirror:
         self.backends.clear()
         self.untrusted_drops.clear()
         self.untrusted_agents.clear()
+        self.untrusted_filter_counts.clear()
         self.agents_heard.clear()
         self._uuids.clear()
 
@@ -205,6 +207,7 @@ class Mirror:
         del self.domains[domid]
         self.untrusted_drops.pop(domid, None)
         self.untrusted_agents.pop(domid, None)
+        self.untrusted_filter_counts.pop(domid, None)
         self.agents_heard.pop(domid, None)
         if domain.uuid is not None:
             same = self._uuids[domain.uuid]

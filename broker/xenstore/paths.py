@@ -34,6 +34,8 @@ RELEASE: Final = "@releaseDomain"
 
 _DROPS: Final = "drops"
 _AGENT: Final = "agent"
+_FILTER_COUNTS: Final = "filters"
+_OF_AGENT: Final = (_DROPS, _AGENT, _FILTER_COUNTS)
 """These stand among the classes of a backend's reports, and are none: no channels are below."""
 _DOMID: Final = re.compile(r"0|[1-9][0-9]{0,4}")
 _DEVID: Final = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -139,10 +141,20 @@ def agent_path(backend: int) -> str:
     return f"{REPORTS}/{backend}/{_AGENT}"
 
 
+def filter_counts_path(backend: int) -> str:
+    """Where the backend domain's agent reports what filter profiles did."""
+    return f"{REPORTS}/{backend}/{_FILTER_COUNTS}"
+
+
+def of_agent(backend: int) -> tuple[str, str, str]:
+    """All that an agent reports of itself: `drops_path`, `agent_path`, `filter_counts_path`."""
+    return drops_path(backend), agent_path(backend), filter_counts_path(backend)
+
+
 def parse_of_agent(path: str) -> int | None:
-    """The backend domid of an exact `drops_path` or `agent_path`, or None."""
+    """The backend domid of an exact path among `of_agent`, or None."""
     parts = path.split("/")
-    if len(parts) != 6 or not path.startswith(f"{REPORTS}/") or parts[5] not in (_DROPS, _AGENT):
+    if len(parts) != 6 or not path.startswith(f"{REPORTS}/") or parts[5] not in _OF_AGENT:
         return None
     return parse_domid(parts[4])
 

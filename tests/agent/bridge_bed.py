@@ -37,6 +37,7 @@ class Kernel:
         self.refused = ()
         self.said = []
         self.dropped = []
+        self.counted = None
         self._ends = os.pipe()
 
     def _called(self, what):
@@ -62,6 +63,10 @@ class Kernel:
     def drops(self):
         self._called("drops")
         return self.dropped
+
+    def filter_counts(self):
+        self._called("filters")
+        return self.counted
 
     def numbers_in_kernel(self):
         self._called("numbers")

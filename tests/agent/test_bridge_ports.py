@@ -15,10 +15,12 @@ from broker.agent import bridges as module
 from broker.agent import net_helper
 from broker.agent.gates.base import GateError
 from broker.agent.policies import MissingPolicyError, find_policy
+from broker.core import filter_report
 from broker.core.consumer import NOTHING, Life, Memory, judge
 from broker.core.drops import Drop
 from broker.net.label_ids import DOM0, NOBODY, label_id
-from broker.net.messages import Alarm, Dropped, Drops
+from broker.net.messages import Alarm, Dropped, Drops, FiltersCounted, Lease, RuleCount
+from broker.net.model import PortFilter
 
 pytestmark = pytest.mark.root
 
@@ -268,15 +270,34 @@ def test_what_was_refused_is_told_by_labels_and_nothing_where_it_is_not_known(it
         Drops(DOM0, web, 2, 84),
         Drops(bank, web, 0, 0),
     ]
-    assert it.bridges.refused() == [
+    assert it.bridges.counts.refused() == [
         Drop("web", "bank", 3, 180),
         Drop(None, "web", 1, 60),
         Drop("dom0", "web", 2, 84),
     ]
     it.kernel.fails = "no memory"
-    assert it.bridges.refused() == []
+    assert it.bridges.counts.refused() == []
     it.bridges._ports = None
-    assert it.bridges.refused() == []
+    assert it.bridges.counts.refused() == []
+
+
+def test_what_profiles_counted_and_learned_is_told_by_vifs_that_have_any(it):
+    known = it.know()
+    counted = FiltersCounted(
+        [RuleCount("a/1", 3, 180), RuleCount("a/default", 0, 0)],
+        [Lease(it.index, "10.0.0.5", 50), Lease(9_999, "10.0.0.6", 50)],
+    )
+    it.start()
+    it.kernel.counted = counted
+    assert it.bridges.counts.filters() == ([], []), "no vif has profiles: nobody is asked"
+    assert "filters" not in it.kernel.calls
+    filtered = msgspec.structs.replace(known.port.port, filter=PortFilter(("a",), {}))
+    it.bridges._ports._ports["vif4.0"] = (filtered, it.index)
+    rules, leases = it.bridges.counts.filters()
+    assert rules == [filter_report.RuleCount("a/1", 3, 180)]
+    assert leases == [filter_report.Lease(4, "0", "10.0.0.5", 60)]
+    it.kernel.fails = "no memory"
+    assert it.bridges.counts.filters() == ([], [])
 
 
 def test_a_policy_is_found_by_its_bytes_alone(tmp_path):

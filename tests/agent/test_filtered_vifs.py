@@ -18,6 +18,7 @@ from broker.core.filter_record import (
     sign_filter,
     sign_head,
 )
+from broker.xenstore.paths import filter_counts_path
 
 pytestmark = pytest.mark.root
 
@@ -49,6 +50,11 @@ def tell_filter(host, fe, *profiles, seq=1, key=KEY, **changes):
     host.store.write(f"/broker/v1/filter/0/vif/{fe}/0", sign_filter(made, key))
 
 
+def counts(host):
+    """What the agent reports that rules decided, in the node made for it."""
+    return (host.read(filter_counts_path(0)) or b"").decode()
+
+
 def begin(host, profiles, texts):
     """Both vifs, told of these profiles before they are granted."""
     tell_profiles(host, texts)
@@ -70,6 +76,7 @@ def test_a_vif_is_held_to_its_profiles_and_an_update_changes_it_at_once(host: Br
     shown = host.net_show()
     assert "Profiles" in shown
     assert "p/default" in shown
+    host.beat_until(lambda: " p/default=" in counts(host), "a report of what it refused")
     tell_profiles(host, {"p.yaml": PASS}, seq=1)
     assert not host.leaks(), "an older text is not taken"
     tell_profiles(host, {"p.yaml": PASS}, seq=3, key=OTHER_KEY)

@@ -343,11 +343,12 @@ async def test_nothing_is_reported_as_enforced_before_its_nonce(host, tmp_path):
     await agent.stop()
 
 
+@pytest.mark.parametrize("name", ["drops", "filters"])
 @pytest_twisted.ensureDeferred
-async def test_what_a_backend_refused_is_its_own_to_report_and_goes_with_its_last_channel(
-    host, helper
+async def test_what_a_backend_counts_is_its_own_to_report_and_goes_with_its_last_channel(
+    name, host, helper
 ):
-    path = f"/broker/v1/report/{DRIVER}/drops"
+    path = f"/broker/v1/report/{DRIVER}/{name}"
     host.create()
     await served(host)
     host.driver.write(path, "at=1 omitted=0")
@@ -356,7 +357,7 @@ async def test_what_a_backend_refused_is_its_own_to_report_and_goes_with_its_las
         with pytest.raises(DeniedError):
             client.write(path, "forged")
     with pytest.raises(DeniedError):
-        host.driver.write("/broker/v1/report/0/drops", "forged")
+        host.driver.write(f"/broker/v1/report/0/{name}", "forged")
     host.attach("vif/1", fe=GUEST, be=DRIVER)
     await until(lambda: host.read(f"{DECISION[:-1]}1") is not None, "nodes for another vif")
     host.detach(VIF, fe=GUEST, be=DRIVER)

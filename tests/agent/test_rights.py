@@ -31,9 +31,11 @@ def test_the_decision_is_the_brokers_to_write_and_the_backends_to_read():
 
 def test_a_backend_of_vifs_reports_what_it_refused_and_only_it_does():
     assert channel_nodes(CHANNEL, 1)["/broker/v1/report/2/drops"] == ("n0", "b2", "r1")
+    assert channel_nodes(CHANNEL, 1)["/broker/v1/report/2/filters"] == ("n0", "b2", "r1")
     assert channel_nodes(CHANNEL, 1)["/broker/v1/report/2/agent"] == ("n0", "b2", "r1")
     assert "/broker/v1/report/2/agent" in channel_nodes(Channel(2, "vbd", 3, "0"), 1)
     assert "/broker/v1/report/0/drops" in channel_nodes(Channel(0, "vif", 3, "0"), 1)
+    assert "/broker/v1/report/2/filters" not in channel_nodes(Channel(2, "vbd", 3, "0"), 1)
     assert "/broker/v1/report/2/drops" not in channel_nodes(Channel(2, "vbd", 3, "0"), 1)
 
 

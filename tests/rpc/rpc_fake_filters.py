@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from broker.rpc.methods import filters
 
 DIGEST = "sha256:" + "ab" * 32
@@ -15,6 +17,28 @@ ATTACHMENT = filters.FilterAttachment(
     given={"IP": ("10.0.0.5", "10.0.0.6")},
     set_by="local:uid=0",
     set_at=1.0,
+)
+
+VIF = filters.VifFilters(
+    vif="vif/3/0 -> 0",
+    profiles=("clean-traffic",),
+    from_where=("corp.yaml:9:3",),
+    variables={"MAC": ("00:16:3e:00:00:03",)},
+    learned=("IP",),
+    problem="",
+)
+COUNTS = filters.FilterCounts(
+    backend=0,
+    backend_name="Domain-0",
+    at=7.0,
+    rules=(filters.FilterRuleCount(rule="clean-traffic/1", packets=12, bytes=840),),
+    learned=(
+        filters.LearnedAddress(
+            frontend=3, frontend_name="web1\x1b", device="0", address="10.0.0.5", until=60.0
+        ),
+    ),
+    omitted_rules=2,
+    omitted_learned=1,
 )
 
 
@@ -64,16 +88,26 @@ class FakeFilters:
         self._called("filter.attached", caller, arguments)
         return (ATTACHMENT,)
 
+    async def filter_vifs(self, caller, arguments):
+        self._called("filter.vifs", caller, arguments)
+        return (
+            filters.FilteredVif(
+                **{**msgspec.structs.asdict(VIF), "problem": "10.0.0.5 is bound already"},
+                frontend=3,
+                frontend_name="web1\x1b",
+                device="0",
+                backend=0,
+            ),
+        )
+
+    async def filter_counts(self, caller, arguments):
+        self._called("filter.counts", caller, arguments)
+        return (COUNTS,)
+
     async def filter_show(self, caller, arguments):
         self._called("filter.show", caller, arguments)
-        return filters.VifFilters(
-            vif="vif/3/0 -> 0",
-            profiles=("clean-traffic",),
-            from_where=("corp.yaml:9:3",),
-            variables={"MAC": ("00:16:3e:00:00:03",)},
-            learned=("IP",),
-            problem="" if arguments.device == "0" else "address 10.0.0.5 is bound already",
-        )
+        problem = "" if arguments.device == "0" else "address 10.0.0.5 is bound already"
+        return msgspec.structs.replace(VIF, problem=problem)
 
     async def filter_test(self, caller, arguments):
         self._called("filter.test", caller, arguments)

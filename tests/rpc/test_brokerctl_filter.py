@@ -100,6 +100,28 @@ async def test_attachments_are_shown_escaped(run):
 
 
 @ensureDeferred
+async def test_vifs_with_profiles_are_shown_escaped_with_why_one_is_closed(run):
+    code, out, _ = await run("vifs")
+    assert code == 0
+    assert "web1\\x1b/0" in out
+    assert "MAC=00:16:3e:00:00:03" in out
+    assert "10.0.0.5 is bound" in out
+    code, out, _ = await run("vifs", "--json")
+    assert json.loads(out)["frontend_name"] == "web1\x1b"
+
+
+@ensureDeferred
+async def test_what_rules_decided_and_addresses_learned_are_shown_and_what_did_not_fit(run):
+    code, out, _ = await run("counts")
+    assert code == 0
+    for words in ("clean-traffic/1", "840", "web1\\x1b/0", "10.0.0.5", "1970-01-01 00:01 UTC"):
+        assert words in out
+    assert "and 2 rules and 1 addresses more of domain 0" in out
+    code, out, _ = await run("counts", "--json")
+    assert json.loads(out)["omitted_rules"] == 2
+
+
+@ensureDeferred
 async def test_a_vif_that_cannot_have_its_filters_is_exit_1(run):
     code, out, _ = await run("show", "web1")
     assert code == 0

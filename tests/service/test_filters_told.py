@@ -282,10 +282,18 @@ async def test_attachments_are_found_again_after_a_restart(host, box):
     await box.stop()
     brokerd = await box.start()
     (found,) = await call(brokerd, "filter_attached", Nothing)
+    assert await call(brokerd, "filter_vifs", Nothing) == ()
     assert (found.key, found.device, found.given) == (uuid_of(3), "0", {"IP": ("10.0.0.9",)})
     channel = await vif_of(host, box, 3)
     await host.decided(channel, "grant")
     assert told(host, box, channel).variables["IP"] == ("10.0.0.9",)
+    (vif,) = await call(brokerd, "filter_vifs", Nothing)
+    assert (vif.frontend, vif.frontend_name, vif.device, vif.backend) == (3, "d3", "0", 0)
+    assert (vif.profiles, vif.variables, vif.problem) == (
+        ("no-ip-spoofing",),
+        told(host, box, channel).variables,
+        "",
+    )
 
 
 @embedded

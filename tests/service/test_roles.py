@@ -181,13 +181,15 @@ async def test_each_is_shown_what_is_his_and_nothing_else(host, box):
         assert {(it.device_class, it.frontend) for it in shown} == channels, role
         attached = await call(scoped, who, "filter.attached")
         assert {int(it.key[-1]) for it in attached} == domains - {0}, role
+        vifs = await call(scoped, who, "filter.vifs")
+        assert {it.frontend for it in vifs} == domains - {0}, role
 
 
 def test_each_method_that_leaves_out_is_tried_here(store_daemon):
     """A new one belongs into the tests around this."""
     leaves_out = {method.name for method in METHODS if method.object == "each"}
     listed = {f"{kind}.list" for kind in ("domain", "label", "channel")}
-    assert leaves_out == {*listed, "channel.watch", "filter.attached"}
+    assert leaves_out == {*listed, "channel.watch", "filter.attached", "filter.vifs"}
 
 
 def ticket(uuid, label):

@@ -149,6 +149,49 @@ class VifFilters(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
 
 
+class FilteredVif(VifFilters, frozen=True, kw_only=True):
+    """A vif that has filter profiles, and which it is."""
+
+    frontend: int
+    frontend_name: str | None
+    device: str
+    backend: int
+
+
+class FilterRuleCount(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rule (`profile/number`, `profile/default`) decided on all vifs of one backend."""
+
+    rule: str
+    packets: int
+    bytes: int
+
+
+class LearnedAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """An IPv4 address that a vif got by DHCP, and may send from until then."""
+
+    frontend: int
+    frontend_name: str | None
+    device: str
+    address: str
+    until: float
+
+
+class FilterCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one backend domain's agent reports of filter profiles: its own word, as of `at`.
+
+    A profile's counts begin anew when it changes. The largest come first; `omitted_rules` and
+    `omitted_learned` did not fit.
+    """
+
+    backend: int
+    backend_name: str | None
+    at: float
+    rules: tuple[FilterRuleCount, ...]
+    learned: tuple[LearnedAddress, ...]
+    omitted_rules: int
+    omitted_learned: int
+
+
 class FilterTest(FilterVif, frozen=True, kw_only=True):
     """What becomes of `frame` (hex digits of all its bytes) by the profiles of a vif.
 
