@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
+from broker import VERSION
 from broker.agent.regular_report import RegularReport
 from broker.core.agent_report import PERIOD, AgentReport, encode_agent_report
 from broker.xenstore.paths import agent_path
@@ -42,7 +42,7 @@ class SelfReports(RegularReport):
         self._states = states
         self._beat = beat
         self._policy = policy
-        self._version = version("xen-policy-broker")
+        self._version = VERSION
         self._told: tuple[StoreConnection, float] | None = None
 
     def news(self, connection: StoreConnection, now: float) -> str | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from broker import VERSION
 from broker.audit.query import Query
 from broker.core.roles import NO_TARGET
 from broker.rpc import methods
@@ -103,7 +103,7 @@ class BrokerAdmin(FilterCalls):
             findings=tuple(findings),
             problems=problems,
             warnings=warnings,
-            version=version("xen-policy-broker"),
+            version=VERSION,
             state=engine.phase,
             enforcing=engine.phase == "enforcing" and not engine.audit.broken,
             uptime=time.monotonic() - self._since,

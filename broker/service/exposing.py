@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from broker import VERSION
 from broker.core.drops import parse_drops
 from broker.core.record import RecordError
 from broker.rpc.methods import FindingKind
@@ -72,7 +72,7 @@ class Exposing:
         yield _gauge(
             "build_info",
             "The version that runs.",
-            [((("version", version("xen-policy-broker")),), 1)],
+            [((("version", VERSION),), 1)],
         )
         yield _gauge(
             "start_time_seconds", "When the broker was started, since 1970.", [((), self._started)]

@@ -7,7 +7,6 @@ import gc
 import signal
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -24,6 +23,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from broker import VERSION
 from broker.pki.dsse import BundleError, key_id, read_signer
 from broker.policy.load import load_policy
 from broker.rpc.certificates import TlsFilesError
@@ -122,7 +122,7 @@ class Brokerd:
         )
         self._checked = False
         self._public_key = key.public_key()
-        started = events.Started(time.time(), version("xen-policy-broker"), self._statedir.note)
+        started = events.Started(time.time(), VERSION, self._statedir.note)
         if not self.audit.commit([started]):
             raise UnwritableError(f"the audit log cannot be written: {self.audit.broken}")
         self.engine.filters.restore(read_shipped(settings.filters), self._statedir)
@@ -353,6 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Hardly anything here is garbage in a cycle; looking for it as often as Python does by
     # itself costs one part in twenty of a busy broker's time.
     gc.set_threshold(_COLLECT_EVERY)
+    gc.enable()  # in a mini-domain it is not yet
     brokerd.on_refused = _reactor.stop
     threads = cast("IReactorFromThreads", _reactor)
     signal.signal(signal.SIGHUP, lambda *_: threads.callFromThread(brokerd.reload))
@@ -361,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     brokerd.log.info(
         "brokerd {version} started: store {store}, public key {key}",
-        version=version("xen-policy-broker"),
+        version=VERSION,
         store=brokerd.address,
         key=settings.state / "broker.pub",
     )

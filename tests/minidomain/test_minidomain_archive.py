@@ -60,7 +60,7 @@ def test_what_is_written_is_roots_and_has_no_time():
     assert found["dev/console"][1][9:11] == [5, 1]
 
 
-@pytest.mark.parametrize("name", ["init.py", "build.py"])
+@pytest.mark.parametrize("name", ["start.py", "build.py"])
 def test_the_programs_say_which_python_runs_them(name):
     """An image has no /usr/bin/env, and a host's python3 may be another one day."""
     assert (TOOLS / name).read_text().startswith("#!/usr/bin/python3.11 ")

@@ -40,25 +40,20 @@ def compiler():
     raise LookupError("COMPILER")
 
 
-def compiled(path):
+def compiled():
     """The code that the program makes of a file."""
     done = subprocess.run(
         [sys.executable, "-c", compiler()],
-        input=str(path).encode(),
+        input=marshal.dumps({"source.py": SOURCE.encode()}),
         capture_output=True,
         check=True,
     )
-    size = int.from_bytes(done.stdout[:8], "little")
-    data = done.stdout[8:]
-    assert len(data) == size
-    return marshal.loads(data[16:])
+    return marshal.loads(marshal.loads(done.stdout)["source.py"][16:])
 
 
-def test_docstrings_are_left_out_and_nothing_else(tmp_path):
-    source = tmp_path / "source.py"
-    source.write_text(SOURCE)
+def test_docstrings_are_left_out_and_nothing_else():
     names = {}
-    exec(compiled(source), names)
+    exec(compiled(), names)
     documented = [names["Bare"], names["bare"], names["asked"]]
     assert [it.__doc__ for it in documented] == [None] * 3
     assert names.get("__doc__") is None
@@ -67,10 +62,8 @@ def test_docstrings_are_left_out_and_nothing_else(tmp_path):
     assert names["asked"].__annotations__ == {"value": "int", "return": "int"}
 
 
-def test_lines_are_numbered_as_in_the_source(tmp_path):
-    source = tmp_path / "source.py"
-    source.write_text(SOURCE)
+def test_lines_are_numbered_as_in_the_source():
     names = {}
-    exec(compiled(source), names)
+    exec(compiled(), names)
     line = SOURCE.splitlines().index("def text():") + 1
     assert names["text"].__code__.co_firstlineno == line

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from broker import VERSION
 from broker.agent.main import build_parser as agent_parser
 from broker.cli.main import build_parser as brokerctl_parser
 from broker.rpc.catalogue import METHODS
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from broker.cli.groups import Parser
 
 ETC: Final = Path(__file__).parents[2] / "etc"
-_VERSION: Final = version("xen-policy-broker")
+
 _DOCS: Final = "/usr/share/doc/xen-policy-broker"
 _KEY: Final = re.compile(r"(?:# )?([a-z_]+):(?: |$)")
 _EVERYWHERE: Final = ("-h", "--help", "--json", "--socket", "--connect", "--cert", "--key", "--ca")
@@ -108,7 +108,7 @@ def pages() -> dict[str, str]:
 
 
 def _program(name: str, parser: argparse.ArgumentParser) -> str:
-    page = Page(name, 8, _BRIEF[name], _VERSION)
+    page = Page(name, 8, _BRIEF[name], VERSION)
     page.heading("Synopsis")
     page.paragraph(_usage(parser))
     page.heading("Description")
@@ -124,7 +124,7 @@ def _program(name: str, parser: argparse.ArgumentParser) -> str:
 
 def _brokerctl() -> str:
     parser = brokerctl_parser()
-    page = Page("brokerctl", 1, _BRIEF["brokerctl"], _VERSION)
+    page = Page("brokerctl", 1, _BRIEF["brokerctl"], VERSION)
     page.heading("Synopsis")
     page.paragraph("brokerctl [OPTION]... COMMAND [ARGUMENT]...")
     page.heading("Description")
@@ -203,7 +203,7 @@ def _tail(page: Page, name: str, section: int) -> None:
 
 def _configuration(name: str, brief: str, program: str) -> str:
     """A configuration file is documented by its comments: each belongs to the key that follows."""
-    page = Page(name, 5, brief, _VERSION)
+    page = Page(name, 5, brief, VERSION)
     page.heading("Description")
     text = (ETC / name).read_text(encoding="utf-8")
     head, _, rest = text.partition("\n\n")
@@ -242,7 +242,7 @@ def _words(comments: list[str]) -> str:
 
 
 def _policy() -> str:
-    page = Page("broker-policy", 5, "a policy of the Xen policy broker", _VERSION)
+    page = Page("broker-policy", 5, "a policy of the Xen policy broker", VERSION)
     page.heading("Description")
     page.paragraph(
         "A policy is one YAML file: which labels there are, which types each has (Simple Type "

@@ -21,17 +21,17 @@ the same initramfs, bit for bit. The domain that boots it:
 
 import argparse
 import ast
-import io
 import json
 import lzma
+import marshal
 import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 from cpio import Archive
+from modules import PLACE, packed
 
 HERE = Path(__file__).resolve().parent
 PRIVATE = "/usr/lib/xen-policy-broker"
@@ -45,6 +45,9 @@ SPECS = "/usr/share/xen-policy-broker/protocol_specs"
 FILTERS = "/usr/share/xen-policy-broker/filters"
 MODULES = ("xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-blkfront", "crc32c_generic", "ext4")
 """crc32c_generic: what ext4 asks for by an alias."""
+EARLY = ("__future__", "encodings", "encodings.aliases", "encodings.utf_8", "os", "modules")
+"""What Python looks for, or imports, before there is anything but directories to import from."""
+OWN = ("init", "modules")
 LAZY = ("encodings.idna", "encodings.ascii", "encodings.latin_1", "encodings.unicode_escape")
 """What is looked up by a name only when some text comes to need it."""
 
@@ -54,22 +57,23 @@ PKI = ("broker.crt", "broker.key", "ca.crt", "revoked")
 COMPILER = """
 import ast, importlib.util, marshal, sys
 documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-for line in sys.stdin.read().splitlines():
-    with open(line, "rb") as file:
-        source = file.read()
-    tree = ast.parse(source, line)
+compiled = {}
+for name, source in marshal.load(sys.stdin.buffer).items():
+    tree = ast.parse(source, name)
     for node in ast.walk(tree):
         # Nobody reads a docstring in there; each would take up memory and time.
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             first = node.body.pop(0)
             if not node.body:
                 node.body.append(ast.copy_location(ast.Pass(), first))
-    code = compile(tree, line, "exec", dont_inherit=True)
+    code = compile(tree, name, "exec", dont_inherit=True)
     # Checked against no source: there is none.
-    data = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
-    data += importlib.util.source_hash(source) + marshal.dumps(code)
-    sys.stdout.buffer.write(len(data).to_bytes(8, "little") + data)
+    head = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
+    compiled[name] = head + importlib.util.source_hash(source) + marshal.dumps(code)
+marshal.dump(compiled, sys.stdout.buffer)
 """
+_HEADER = 16
+"""Bytes before the code itself."""
 
 
 class BuildError(Exception):
@@ -112,59 +116,41 @@ class Tree:
             raise BuildError(f"{words[0]} in {self.root} ended with {done.returncode}:\n{said}")
         return done.stdout
 
-    def compiled(self, sources: list[str]) -> list[bytes]:
-        """Python sources, compiled by the tree's own Python."""
-        listing = "\n".join(sources).encode()
-        data = self.run("/usr/bin/python3.11", "-S", "-s", "-c", COMPILER, given=listing)
-        found = []
-        while data:
-            end = 8 + int.from_bytes(data[:8], "little")
-            found.append(data[8:end])
-            data = data[end:]
-        return found
-
-
-def packed(files: dict[str, bytes]) -> bytes:
-    """A zip file that Python imports from."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, data in sorted(files.items()):
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
-    return out.getvalue()
+    def compiled(self, sources: dict[str, bytes]) -> dict[str, bytes]:
+        """Python sources, compiled by the tree's own Python; both by their file's name."""
+        # No columns: they take up memory, and there is no source to point into.
+        words = ["/usr/bin/python3.11", "-X", "no_debug_ranges", "-ISc", COMPILER]
+        return dict(marshal.loads(self.run(*words, given=marshal.dumps(sources))))
 
 
 def add_python(archive: Archive, tree: Tree, policy: bytes) -> list[str]:
     """All that brokerd and init import, compiled; the shared objects among it are returned."""
     exercise = (HERE / "exercise.py").read_text()
-    imported: dict[str, str] = json.loads(tree.run(PYTHON, "-I", "-c", exercise, given=policy))
-    wanted = ",".join(["ctypes", *LAZY, *_imports(HERE / "init.py")])
+    imported: dict[str, str | None] = json.loads(
+        tree.run(PYTHON, "-I", "-c", exercise, given=policy)
+    )
+    wanted = ",".join(["ctypes", *EARLY[:-1], *LAZY, *_imports(HERE / "init.py")])
     also = "import sys; sys.modules['_ssl'] = sys.modules['_hashlib'] = None; "
     also += (
         f"import json, sys, {wanted}; print(json.dumps("
-        "{n: getattr(m, '__file__', None) or '' for n, m in sys.modules.items()}))"
+        "{n: getattr(m, '__file__', None) for n, m in sys.modules.items()}))"
     )
-    imported |= json.loads(tree.run(PYTHON, "-I", "-c", also))
-    files = sorted({file for file in imported.values() if file.startswith("/usr/")})
-    objects = [file for file in files if not file.endswith(".py")]
-    sources = [file for file in files if file.endswith(".py")]
-    mixed = tuple(f"{SITE}/{file.removeprefix(f'{SITE}/').split('/')[0]}/" for file in objects)
-    zips: dict[str, dict[str, bytes]] = {LIBRARY: {}, SITE: {}}
-    for source, code in zip(sources, tree.compiled(sources), strict=True):
-        place = SITE if source.startswith(f"{SITE}/") else LIBRARY
-        if source.startswith(mixed):
-            archive.file(f"{source}c", code)
-        else:
-            zips[place][f"{source.removeprefix(f'{place}/')}c"] = code
-    # Packed also in memory. What has shared objects beside it cannot be.
-    archive.file("/usr/lib/python311.zip", packed(zips[LIBRARY]))
-    archive.file(f"{SITE}/site.zip", packed(zips[SITE]))
-    archive.file(f"{SITE}/site.pth", b"site.zip\n")
+    imported = json.loads(tree.run(PYTHON, "-I", "-c", also)) | imported
+    # What has no file is a part of Python itself; the mere directories among it are empty.
+    sources = {n: file for n, file in imported.items() if file is not None and _is_kept(file)}
+    objects = sorted({file for file in sources.values() if file.endswith(".so")})
+    # In an order that is always the same: in what a compiler writes, what it read before shows.
+    files = sorted({file for file in sources.values() if file.endswith(".py")})
+    texts = {file: tree.read(file) for file in files}
+    for name in OWN:
+        sources[name] = f"{LIBRARY}/{name}.py"
+        texts[sources[name]] = (HERE / f"{name}.py").read_bytes()
+    compiled = tree.compiled(texts)
+    for name in EARLY:
+        archive.file(f"{sources[name]}c", compiled[sources[name]])
+    codes = {source: data[_HEADER:] for source, data in compiled.items()}
+    archive.file(PLACE, packed(sources, codes))
     archive.directory(f"{LIBRARY}/lib-dynload")
-    for metadata in tree.path(SITE).glob("xen_policy_broker-*.dist-info/METADATA"):
-        name = f"{SITE}/{metadata.parent.name}/METADATA"
-        archive.file(name, metadata.read_bytes())
-    archive.file(f"{PRIVATE}/pyvenv.cfg", tree.read(f"{PRIVATE}/pyvenv.cfg"))
-    archive.link(PYTHON, "/usr/bin/python3.11")
     return objects
 
 
@@ -207,7 +193,7 @@ def add_modules(archive: Archive, directory: Path) -> None:
 
 def add_rest(archive: Archive, tree: Tree, policy: bytes, pki: Path) -> None:
     """The first process, what it is configured with, and the places it needs."""
-    archive.file("/init", (HERE / "init.py").read_bytes(), 0o755)
+    archive.file("/init", (HERE / "start.py").read_bytes(), 0o755)
     archive.link("/sbin/poweroff", "/init")
     archive.link("/sbin/reboot", "/init")
     archive.device("/dev/console", 5, 1)
@@ -244,6 +230,10 @@ def _imports(source: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.append(node.module)
     return names
+
+
+def _is_kept(file: str) -> bool:
+    return not file or (file.startswith("/usr/") and file.endswith((".py", ".so")))
 
 
 def _module_name(path: Path) -> str:

@@ -20,7 +20,14 @@ import exercise
 HERE = Path(__file__).resolve().parent
 LIMIT = 16 << 20
 """Bytes, compressed."""
-BROKERD = "/usr/lib/xen-policy-broker/bin/python3 -I -m broker.service.main --store embedded --init"
+BROKERD = """
+import sys
+from modules import PLACE, Modules
+sys.meta_path.insert(2, Modules(PLACE))
+from broker.service.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""As start.py and init.py have it, short of the domain."""
 
 
 def built(tree: Path, policy: Path, pki: Path, out: Path) -> bytes:
@@ -42,7 +49,8 @@ def live(image: Path, policy: str, root: Path) -> str:
     exercise.prepare(place, policy, seen)
     log = place / "log"
     with log.open("wb") as file:
-        words = ["/usr/sbin/chroot", str(root), *BROKERD.split(), "--config", f"{seen}/broker.yaml"]
+        words = ["/usr/sbin/chroot", str(root), "/usr/bin/python3.11", "-ISc", BROKERD]
+        words += ["--store", "embedded", "--init", "--config", f"{seen}/broker.yaml"]
         process = subprocess.Popen(words, env={}, stdin=subprocess.DEVNULL, stderr=file)
     try:
         exercise.exercise(process.pid, place, policy)

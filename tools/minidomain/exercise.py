@@ -53,7 +53,8 @@ sys.modules["_ssl"] = sys.modules["_hashlib"] = None
 from broker.service.main import main
 status = main(sys.argv[2:])
 modules = {
-    name: getattr(module, "__file__", None) or ""
+    # A directory that is a package without any code has a path only.
+    name: getattr(module, "__file__", None) or ("" if hasattr(module, "__path__") else None)
     for name, module in sys.modules.items()
     if name != "__main__" and module is not None
 }

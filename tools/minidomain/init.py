@@ -1,4 +1,3 @@
-#!/usr/bin/python3.11 -IS
 """First process of the mini-domain: mounts, the state's disk, brokerd, the proxies into it.
 
 It takes nothing from the kernel's command line and nothing from xenstore. The disk is `xvda`: one
@@ -9,18 +8,19 @@ file too, and tell the first process.
 """
 
 import ctypes
+import gc
 import math
 import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 DISK = Path("/dev/xvda")
 STATE = "/state"
 BROKER = Path(STATE, "broker")
 MODULES = Path("/modules")
-PYTHON = "/usr/lib/xen-policy-broker/bin/python3"
 CONFIG = "/etc/xen-policy-broker/broker.yaml"
 VCHAN_SOCKET = Path("/run/xen-policy-broker/vchan.sock")
 PROXY = "/usr/lib/xen-4.17/bin/vchan-socket-proxy"
@@ -102,10 +102,32 @@ def prepare_state() -> None:
 def start_brokerd() -> int:
     """Its process; it makes a state where there never was one."""
     say("starting brokerd")
-    arguments = [PYTHON, "-I", "-m", "broker.service.main", "--config", CONFIG]
+    arguments = ["--config", CONFIG]
     if not BROKER.exists():
         arguments.append("--init")
-    return spawn(arguments)
+    # Forked rather than executed: this Python has started already.
+    child = os.fork()
+    if child == 0:
+        be_brokerd(arguments)
+    return child
+
+
+def be_brokerd(arguments: list[str]) -> None:
+    """Run brokerd in this process, which is no longer the first."""
+    status = 1
+    try:
+        for ending in ENDINGS:
+            signal.signal(ending, signal.SIG_DFL)
+        # Nothing of what a start makes is garbage; brokerd sets when to look for some.
+        gc.disable()
+        from broker.service.main import main as brokerd  # noqa: PLC0415 - the first process has no use for it
+
+        status = brokerd(arguments)
+    except BaseException:  # noqa: BLE001 - nothing may let this process go on as the first one
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def wait_until_served(brokerd: int) -> None:
@@ -192,6 +214,3 @@ def main() -> None:
         say(str(error))
     say("the domain ends; every gate stays as it is")
     end(signal.SIGTERM)
-
-
-main()
