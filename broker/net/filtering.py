@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from broker.net.enforcer import PortEnforcer
@@ -36,7 +37,7 @@ from broker.net.show import drops, leases, rule_counts, shown
 from broker.net.trace import Tracer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from broker.net.links import LinkTable
     from broker.net.messages import Asked, Event
@@ -89,10 +90,10 @@ class Filtering:
     def run_due(self) -> None:
         """Do what is due."""
         now = time.monotonic()
-        if self._check_at is not None and now >= self._check_at:
-            self._check()
         if self._settle_at is not None and now >= self._settle_at:
             self._settle()
+        if self._check_at is not None and time.monotonic() >= self._check_at:
+            self._check()
         if self._trace is not None and now >= self._trace[1]:
             self.end_trace()
 
@@ -140,7 +141,12 @@ class Filtering:
                 known = self._enforcer.target.profiles if profiles is None else profiles
                 by_index = self._by_index(ports, governed)
                 target = Target(governed, by_index, frozenset(pairs), known)
-                self._enforcer.update(target, None if during is None else frozenset(during))
+                first = None if during is None else frozenset(during)
+                if first is None and target.pairs == self._enforcer.target.pairs:
+                    self._enforcer.update(target)
+                else:
+                    with self._unheard():
+                        self._enforcer.update(target, first)
                 if during is not None:
                     self._settle_at = time.monotonic()  # once the agent has its answer
 
@@ -189,10 +195,20 @@ class Filtering:
     def _settle(self) -> None:
         self._settle_at = None
         try:
-            self._enforcer.settle()
+            with self._unheard():
+                self._enforcer.settle()
         except NetError as error:
             self._alarm(f"numbers of classes that went are still there: {error}; trying again")
             self._settle_at = time.monotonic() + _RETRY
+
+    @contextmanager
+    def _unheard(self) -> Iterator[None]:
+        """Within, any number of pairs may be written; once that is done all is looked at."""
+        try:
+            with self._monitor.unheard():
+                yield
+        finally:
+            self._check_at = time.monotonic()
 
     def _open_samples(self) -> Samples | None:
         try:

@@ -7,12 +7,17 @@ linux/netfilter/nfnetlink.h (NFNLGRP_NFTABLES), linux/netfilter/nf_tables.h (NFT
 from __future__ import annotations
 
 import os
-from typing import Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from broker.net import links, netlink
+from broker.net.model import NetError
 from broker.net.tables import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _NFTABLES_GROUP: Final = 7
 _SUBSYSTEM: Final = 10
@@ -47,6 +52,29 @@ class Monitor:
         """Give the sockets back."""
         self._tables.close()
         self._links.close()
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Within, nothing of tables is heard: whoever asks for that looks at them afterwards.
+
+        The kernel tells each element of a change to those who listen, and only to them: telling
+        of ten thousand takes as long as writing them.
+
+        Raises:
+            NetError: the kernel does not let it, before or after.
+        """
+        self._listen(self._tables.leave)
+        try:
+            yield
+        finally:
+            self._listen(self._tables.join)
+
+    @staticmethod
+    def _listen(change: Callable[[int], None]) -> None:
+        try:
+            change(_NFTABLES_GROUP)
+        except OSError as error:
+            raise NetError(f"it cannot be changed who hears of tables: {error}") from error
 
     def changes(self) -> Changes:
         """What happened since the last call. Our own transactions are known by their process."""

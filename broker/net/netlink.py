@@ -22,7 +22,7 @@ REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _INTERRUPTED: Final = 0x10
 """NLM_F_DUMP_INTR: what was dumped changed meanwhile."""
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _TYPE_MASK: Final = 0x3FFF
@@ -53,7 +53,7 @@ class NetlinkSocket:
         if groups:
             self.listen()
             for group in groups:
-                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+                self.join(group)
         else:
             self._socket.settimeout(2.0)
 
@@ -61,6 +61,14 @@ class NetlinkSocket:
         """From now on only `heard` is used: no call waits, and there is room for a burst."""
         self._grow()
         self._socket.settimeout(0.0)
+
+    def join(self, group: int) -> None:
+        """Hear what is told to this group."""
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def leave(self, group: int) -> None:
+        """Hear no more of this group; what it was told before can still be heard."""
+        self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, group)
 
     def _grow(self) -> None:
         """Room for a burst: forced past rmem_max where allowed, else what rmem_max gives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from net_rig import OBSERVER, all_frames, delivered, expected, frame_for, teach
 from net_rules import FakeRules
 
-from broker.net import client, filtering
+from broker.net import client, filtering, messages
 from broker.net.label_ids import NOBODY, label_id
 from broker.net.links import LinkTable
 from broker.net.messages import Alarm, Dropped, Traced
@@ -319,11 +320,60 @@ class Failing:
     check = remove = settle = _try
 
 
+class Noting:
+    """A monitor that notes how often it was told not to listen."""
+
+    def __init__(self):
+        self.pauses = 0
+
+    @contextlib.contextmanager
+    def unheard(self):
+        self.pauses += 1
+        yield
+
+
+class Held:
+    """An enforcer that notes what it is asked for."""
+
+    def __init__(self, target):
+        self.target, self.asked = target, []
+
+    def update(self, target, during=None):
+        self.target = target
+        self.asked.append(("update", during))
+
+    def settle(self):
+        self.asked.append("settle")
+
+    def check(self):
+        self.asked.append("check")
+        return True
+
+
+def test_of_pairs_nobody_hears_while_they_are_written_and_all_is_looked_at_after_that():
+    made = object.__new__(filtering.Filtering)
+    made._enforcer, made._monitor, made._trace = Held(Target()), Noting(), None
+    made._started, made._check_at, made._settle_at = True, None, None
+    few, many = [(1, 1)], [(1, 1), (1, 2)]
+    assert made.answer(messages.Update([], few)) == messages.Done()
+    made.run_due()
+    assert made._enforcer.asked == [("update", None), "check"]
+    assert made.answer(messages.Update([], few)) == messages.Done()
+    assert made.due() is None
+    assert made._monitor.pauses == 1
+    made._enforcer.asked.clear()
+    assert made.answer(messages.Update([], few, many)) == messages.Done()
+    made.run_due()
+    assert made._enforcer.asked == [("update", frozenset(many)), "settle", "check"]
+    assert made.due() is None
+    assert made._monitor.pauses == 3
+
+
 def test_what_could_not_be_repaired_is_tried_again():
     alarms = []
     made = object.__new__(filtering.Filtering)
     made._enforcer, made._alarm, made._trace = Failing(2), alarms.append, None
-    made._learning = None
+    made._learning, made._monitor = None, Noting()
     made._started, made._check_at, made._settle_at = True, 0.0, None
     made.run_due()
     assert made.due() is not None

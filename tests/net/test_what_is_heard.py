@@ -50,6 +50,35 @@ def test_only_others_changes_of_our_tables_are_news(heard):
 
 
 @pytest.mark.root
+def test_unheard_is_what_comes_within_and_heard_what_comes_before_and_after(heard):
+    net, monitor, _ = heard
+    net.host.nft("add table bridge xpb_bridge")
+    with monitor.unheard():
+        pass
+    assert monitor.changes().tables
+    with monitor.unheard():
+        net.host.nft("add chain bridge xpb_bridge forward")
+    assert monitor.changes() == NOTHING
+    net.host.nft("flush ruleset")
+    assert monitor.changes().tables
+
+
+@pytest.mark.root
+def test_who_cannot_listen_again_says_so(heard):
+    _, monitor, _ = heard
+    monitor._tables.join = refuse
+    with pytest.raises(NetError, match="who hears of tables"), monitor.unheard():
+        pass
+    monitor._tables.leave = refuse
+    with pytest.raises(NetError, match="who hears of tables"), monitor.unheard():
+        pytest.fail("it is heard still")
+
+
+def refuse(_group):
+    raise OSError(errno.ENOMEM, "no memory")
+
+
+@pytest.mark.root
 def test_a_link_is_gone_when_it_is_and_not_when_it_leaves_its_bridge(heard):
     net, monitor, _ = heard
     index = net.index("vif1.0")
