@@ -132,10 +132,9 @@ def _governed(meta: str, port: str, chain: str, *, knows_bridge: bool) -> tuple[
 
 
 def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
-    pass_pair = (_PASS_PAIR, *_WHO)
-    either = _governed("ibrname", "iif", "pass_pair", knows_bridge=True)
+    governed = _governed("ibrname", "iif", "refuse_sender", knows_bridge=knows_bridge)
     other = ("accept",) if knows_bridge else ()
-    through = (*either, "oif @ports goto pass_pair", "accept")
+    either = (*governed, "oif @ports goto refuse_sender") if knows_bridge else governed
     closed = ("meta ibrname @bridges goto refuse_sender", "accept")
     return {
         "prerouting": (
@@ -147,10 +146,10 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
             # A port without a class may not even teach the bridge where a MAC is.
             *(closed if knows_bridge else ("goto refuse_sender",)),
         ),
-        "forward": through if knows_bridge else ("goto pass_pair",),
+        # What passes first: that is most, and nothing else must be asked for it.
+        "forward": (_PASS_PAIR, *either, *other),
         "input": (*_governed("ibrname", "iif", "to_host", knows_bridge=knows_bridge), *other),
         "output": (*_governed("obrname", "oif", "from_host", knows_bridge=knows_bridge), *other),
-        "pass_pair": pass_pair,
         "to_host": (_MARK_SENDER, "iif @host accept", *_TO_DOM0),
         "from_host": (f"{_TAGGED} goto relayed", f"oif @host {_FILTERED}", *_FROM_DOM0),
         "relayed": (f"{_TO_RECEIVER} {_PAIRED} {_FILTERED}", *_RELAYED),

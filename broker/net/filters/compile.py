@@ -49,19 +49,22 @@ class Group(msgspec.Struct, frozen=True):
     """A set of combinations of variables' values, by port: `parts` are a variable and nft's type.
 
     Without parts it holds the ports on which the variable `of` has a value. `spans`: in it are
-    ranges.
+    ranges. `product`: every value of one with every value of the other (`quick`), and not those
+    that step together.
     """
 
     parts: tuple[tuple[str, str], ...]
     spans: bool = False
     of: str = ""
+    product: bool = False
 
     @property
     def name(self) -> str:
         """The set's, in nft."""
         if not self.parts:
             return f"n/{self.of}"
-        return "/".join(["r" if self.spans else "v", *(f"{v}.{t}" for v, t in self.parts)])
+        kind = "q" if self.product else "r" if self.spans else "v"
+        return "/".join([kind, *(f"{v}.{t}" for v, t in self.parts)])
 
     @property
     def variables(self) -> frozenset[str]:
@@ -99,7 +102,8 @@ def group_named(name: str) -> Group:
     if first == "n":
         return Group((), of=rest)
     listed = [part.partition(".") for part in rest.split("/")]
-    return Group(tuple((variable, kind) for variable, _, kind in listed), first == "r")
+    parts = tuple((variable, kind) for variable, _, kind in listed)
+    return Group(parts, first == "r", product=first == "q")
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -130,11 +134,16 @@ def profile_name(text: str) -> str:
 
 
 def compile_rule(
-    rule: Rule, kind: Kind, direction: Direction, environment: Environment
+    rule: Rule,
+    kind: Kind,
+    direction: Direction,
+    environment: Environment,
+    held: frozenset[str] = frozenset(),
 ) -> Compiled:
     """The nft rules that are `rule` for frames of this kind; no lines where it cannot match.
 
-    `environment` decides only which sets hold ranges, and what limits are.
+    `environment` decides only which sets hold ranges, and what limits are. `held` are conditions
+    that are known to hold.
     """
     made = Compiled([], set(), set())
     if any(match.field == "ct.state" for match in rule.matches):
@@ -148,7 +157,7 @@ def compile_rule(
         if found is None:
             return made
         conditions, wanted = found
-        if conditions:
+        if conditions and held.isdisjoint(conditions):
             alternatives.append(conditions)
         if wanted is not None:
             wanted.check()
@@ -258,7 +267,12 @@ def _looked_up(
         texts.append(place.text)
     of = "" if parts or group[0].use is None else group[0].use.name
     wanted = Group(tuple(parts), spans and bool(parts), of)
-    return [" . ".join([port, *texts]) + f" @{wanted.name}"], wanted
+    return [looked_up(port, texts, wanted)], wanted
+
+
+def looked_up(port: str, texts: Sequence[str], group: Group) -> str:
+    """The condition that the port with the fields at these places is in the group's set."""
+    return " . ".join([port, *texts]) + f" @{group.name}"
 
 
 def shape(match: Match, environment: Environment) -> str:

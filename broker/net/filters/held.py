@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from broker.filters.model import Library
-    from broker.net.filters.programs import Vif
+    from broker.net.filters.usage import Vif
     from broker.net.model import Port, PortFilter, Target
 
 SLACK: Final = 1.0

@@ -28,6 +28,7 @@ from broker.filters.fields import (
     ICMP,
     ICMPV6,
     NO_LLADDR,
+    TAGS,
     TCP,
     UDP,
 )
@@ -63,8 +64,8 @@ class Known(msgspec.Struct, frozen=True):
 
 Reading = Bytes | Words | Known | Missing
 
-_I8, _I12, _I16, _I32, _I48, _I128, _PORT, _L4 = (
-    "i8", "i12", "i16", "i32", "i48", "i128", "port", "l4",
+_I8, _I12, _I16, _I32, _I48, _I64, _I128, _PORT, _L4 = (
+    "i8", "i12", "i16", "i32", "i48", "i64", "i128", "port", "l4",
 )  # fmt: skip
 TYPES: Final[dict[str, tuple[str, int]]] = {
     _I8: ("@nh,72,8", 1),
@@ -72,6 +73,7 @@ TYPES: Final[dict[str, tuple[str, int]]] = {
     _I16: ("@ll,96,16", 2),
     _I32: ("@nh,96,32", 4),
     _I48: ("@ll,48,48", 6),
+    _I64: ("@ll,48,64", 8),
     _I128: ("@nh,64,128", 16),
     _PORT: ("@th,0,16", 2),
     _L4: ("meta l4proto", 1),
@@ -95,11 +97,12 @@ _FRAGMENTS: Final = {
         2: f"{_FRAGMENT6} {_OFFSET6} != 0",
     },
 }
+_ETHERTYPE: Final = _at("ll", 12, _I16)
 _PORTS: Final = {"udp.sport": _at("th", 0, _PORT), "udp.dport": _at("th", 2, _PORT)}
 _PLACES: Final[dict[str, Bytes | Words]] = {
     "ether.dst": _at("ll", 0, _I48),
     "ether.src": _at("ll", 6, _I48),
-    "ether.type": _at("ll", 12, _I16),
+    "ether.type": _ETHERTYPE,
     "vlan.id": _at("ll", 14, _I12, 12),
     "vlan.type": _at("ll", 16, _I16),
     "arp.op": _at("nh", 6, _I16),
@@ -188,6 +191,7 @@ _TABLE: Final[tuple[tuple[str, str, str, Reading | None], ...]] = (
 )
 _NEITHER: Final = {"ip4-udp": (67, 68), "ip6-udp": (546, 547)}
 """UDP that is not for DHCP: neither port is one of these."""
+_BELOW_TAGS: Final = (0, min(TAGS) - 1)
 _ETHERTYPES: Final = {"arp": ETHER_ARP, "ip4": ETHER_IPV4, "ip6": ETHER_IPV6}
 _ICMP6: Final = frozenset({"icmp", "rs", "nd", "redirect"})
 _UPPER: Final = {"tcp": TCP, "udp": UDP, "dhcp": UDP}
@@ -201,6 +205,8 @@ def _kind(row: tuple[str, str, str, Reading | None]) -> Kind:
     upper = rest.partition("-")[0]
     if first in _ETHERTYPES:
         readings["ether.type"] = Known(_ETHERTYPES[first])
+    if first == "tag":
+        readings["ether.type"] = msgspec.structs.replace(_ETHERTYPE, never=_BELOW_TAGS)
     if first == "ip4" and upper in {*_UPPER, "icmp"}:
         readings["ip.protocol"] = Known(_UPPER.get(upper, ICMP))
     if first == "ip6" and upper in {*_UPPER, *_ICMP6}:
@@ -252,6 +258,8 @@ _LENGTH6: Final = "@nh,48,8 58 @nh,32,16"
 """ICMPv6 right after the fixed header, and the payload length of the packet."""
 _EXTENSIONS: Final = "0, 43, 44, 60"
 ROOT: Final = "type"
+IP4: Final = "four"
+"""Where all is IPv4."""
 TREE: Final[dict[str, tuple[Step, ...]]] = {
     ROOT: _node(
         (
@@ -331,3 +339,22 @@ TREE: Final[dict[str, tuple[Step, ...]]] = {
     "redirect": _node((_there(23), "ip6-redirect"), ("", "ip6-redirect-short")),
 }
 """How kinds are told, from ROOT on: the last step of each node always leads somewhere."""
+
+
+_UNREAD: Final = "other arp arp-bad ip4-bad"
+"""Kinds in which nftables shows no upper protocol. Behind a tag that the card stripped it may."""
+_UDP6: Final = "ip6-udp ip6-udp-bad ip6-dhcp ip6-dhcp-bad"
+_UDP4: Final = "ip4-udp ip4-udp-bad ip4-dhcp ip4-dhcp-bad"
+_TCP: Final = "ip4-tcp ip4-tcp-bad ip6-tcp ip6-tcp-bad"
+_AWAY: Final = "& 0xfff8 != 0x40"
+"""A port that is neither 67 nor 68, told quicker than by a range."""
+SHORT_CUTS: Final[tuple[tuple[str, frozenset[str]], ...]] = (
+    (
+        f"meta l4proto 17 @nh,51,13 0 @th,0,16 {_AWAY} @th,16,16 {_AWAY} {_there(7)}",
+        frozenset(f"tag tag-bad ip4-udp ip6-bad {_UDP6}".split()),
+    ),
+    ("meta l4proto != 17", frozenset(KINDS) - frozenset(f"{_UNREAD} {_UDP4} {_UDP6}".split())),
+    ("meta l4proto 6", frozenset(f"tag tag-bad ip6-bad {_TCP}".split())),
+)
+"""Conditions, and all kinds of which a frame can be if one holds: the usual ones first. Where all
+of these are led alike the condition leads there, and nobody looks which of them it is."""

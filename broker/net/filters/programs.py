@@ -3,6 +3,7 @@
     f/PROFILE/from/KIND     a profile's rules for one kind: returns if it accepts
     c/COMBINATION/from/NODE tells a frame's kind, as far as it matters, and goes on to …
     c/COMBINATION/from/KIND … which asks each profile of the combination, and accepts
+    f/PROFILE/from.MAC.IP/KIND, c/COMBINATION/from.MAC.IP/… the same on the short way (`quick`)
 
 and the same with `to` for what goes to the guest. A port's verdict (`from_guest`, `to_guest`) goes
 to its combination's chains; its variables are in sets. So a port more is elements, no chain. Kinds
@@ -15,38 +16,32 @@ interval sets, which take longer to look up) or which limit it to another rate.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker.filters.bind import BindError, parse_bound, tuples, variables_of
-from broker.filters.fields import FIELDS
-from broker.filters.model import DIRECTIONS, Include, Use
-from broker.filters.values import Span
+from broker.filters.model import DIRECTIONS, Include
 from broker.net.filters.compile import (
     PORT,
     FilterError,
     Group,
     Line,
     compile_rule,
-    merged,
     profile_name,
-    shape,
 )
-from broker.net.filters.kinds import KINDS, ROOT, TREE
+from broker.net.filters.kinds import IP4, KINDS, ROOT, SHORT_CUTS, TREE
+from broker.net.filters.quick import QUICK_KINDS, quick_way
+from broker.net.filters.usage import Usage, Vif, short
 from broker.net.model import MAX_PORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from broker.filters.model import Direction, Environment, Library, Profile
     from broker.net.filters.kinds import Kind
+    from broker.net.filters.quick import Quick
     from broker.net.model import PortFilter
 
-Key = tuple[tuple[int, int], ...]
-"""The values of one combination, each as its lowest and highest."""
 _Combination = tuple[tuple[str, ...], str, bool]
 """Profiles, what of the variables their chains depend on, and whether addresses are learned."""
 LEARN_GROUP: Final = 22595
@@ -56,34 +51,14 @@ LEARN_BYTES: Final = 700
 """Of a packet with DHCP: its addresses, the fixed part and most of the options."""
 _SHORT: Final = 8
 """Lines that are rather repeated than jumped to."""
+_ACCEPTED: Final = "counter return"
+_MAX_COMMENT: Final = 120
+"""Bytes of a rule's comment: nft takes 128."""
 _LEARN_KIND: Final = "ip4-dhcp"
 _MAX_KNOWN: Final = 2 * MAX_PORTS
 """Ports' programs that are remembered."""
 _MAX_DEPTH: Final = 8
 """Profiles that include one another; the kernel keeps sixteen chains to return to."""
-
-
-class Vif(msgspec.Struct, frozen=True):
-    """What a port's profiles came to: the verdict for each direction, the sets they look into.
-
-    `environment` has its variables, `learned` those that snooping fills.
-    """
-
-    verdicts: dict[Direction, str]
-    groups: frozenset[Group]
-    environment: Environment
-    learned: tuple[str, ...]
-
-    def elements(self, addresses: Mapping[int, float]) -> dict[Group, dict[Key, float | None]]:
-        """What its sets hold for it, with these IPv4 addresses learned, each until its end."""
-        return {
-            group: (
-                {((it, it),): end for it, end in addresses.items()}
-                if group.parts and group.parts[0][0] in self.learned
-                else dict.fromkeys(_keys(group, self.environment))
-            )
-            for group in self.groups
-        }
 
 
 class Filters(msgspec.Struct, frozen=True):
@@ -101,62 +76,6 @@ class Filters(msgspec.Struct, frozen=True):
 NO_FILTERS: Final = Filters()
 
 
-_parsed: Final = functools.lru_cache(maxsize=4 * MAX_PORTS)(parse_bound)
-"""A thousand ports' values do not change with a profile."""
-
-
-class _Usage:
-    """The variables that some profiles use, found once for all ports that have them.
-
-    Raises:
-        FilterError: a profile is not there.
-    """
-
-    def __init__(self, library: Library, names: tuple[str, ...]) -> None:
-        try:
-            self._variables = sorted(variables_of(library, names).items())
-            rules = [rule for profile in library.closure(names) for rule in profile.rules()]
-        except (BindError, KeyError) as error:
-            raise FilterError(f"filter profiles {', '.join(names)}: {error}") from error
-        self._limits = {it.limit.name for it in rules if isinstance(it.limit, Use)}
-        used = [match for rule in rules for match in rule.matches]
-        self._matches = {(it.use.name, FIELDS[it.field].bits): it for it in used if it.use}
-        self._stepping = [
-            (rule, group) for rule in rules for group in rule.groups() if len(group) > 1
-        ]
-
-    def bind(self, given: Mapping[str, tuple[str, ...]]) -> tuple[Environment, tuple[str, ...]]:
-        """The environment of a port, and what is to be learned: as `broker.filters.bind` does.
-
-        Raises:
-            FilterError: a variable has no value, or a wrong one.
-        """
-        environment: Environment = {}
-        learned: list[str] = []
-        try:
-            for name, variable in self._variables:
-                if name in given:
-                    environment[name] = _parsed(variable, given[name])
-                elif variable.learned:
-                    environment[name] = ()
-                    learned.append(name)
-                elif variable.default is not None:
-                    environment[name] = variable.default
-                else:
-                    raise FilterError(f"variable {name} ({variable.where}) has no value here")
-            for rule, group in self._stepping:
-                tuples(rule, group, environment)
-        except BindError as error:
-            raise FilterError(str(error)) from error
-        return environment, tuple(learned)
-
-    def variant(self, environment: Environment) -> str:
-        """What of the variables the profiles' chains depend on, in a word; empty: nothing."""
-        special = {shape(match, environment) for match in self._matches.values()} - {""}
-        special |= {f"{name}={environment[name]}" for name in self._limits}
-        return _short(*sorted(special)) if special else ""
-
-
 class Programs:
     """The chains and sets for all vifs that were asked for, of one library of profiles."""
 
@@ -167,8 +86,8 @@ class Programs:
         self.meters: set[str] = set()
         self._made = NO_FILTERS
         self._known: dict[tuple[object, ...], Vif] = {}
-        self._usage: dict[tuple[str, ...], _Usage] = {}
-        self._profiles: dict[tuple[str, str, Direction], tuple[dict[str, str], set[Group]]] = {}
+        self._usage: dict[tuple[str, ...], Usage] = {}
+        self._profiles: dict[tuple[str, str, str], tuple[dict[str, str], set[Group]]] = {}
         self._vifs: dict[_Combination, tuple[dict[Direction, str], frozenset[Group]]] = {}
 
     def vif(self, asked: PortFilter) -> Vif:
@@ -188,7 +107,7 @@ class Programs:
 
     def _vif(self, asked: PortFilter) -> Vif:
         if asked.profiles not in self._usage:
-            self._usage[asked.profiles] = _Usage(self.library, asked.profiles)
+            self._usage[asked.profiles] = Usage(self.library, asked.profiles)
         usage = self._usage[asked.profiles]
         environment, learned = usage.bind(asked.variables)
         key = (asked.profiles, usage.variant(environment), bool(learned))
@@ -196,7 +115,7 @@ class Programs:
             self._vifs[key] = self._combined(key, environment)
         verdicts, groups = self._vifs[key]
         for group in groups:
-            stepping = group.variables if len(group.parts) != 1 else ()
+            stepping = group.variables if len(group.parts) != 1 and not group.product else ()
             if not {*learned}.isdisjoint(stepping):
                 raise FilterError(
                     f"{', '.join(learned)}: what is learned steps with no other variable"
@@ -216,24 +135,54 @@ class Programs:
         self, key: _Combination, environment: Environment
     ) -> tuple[dict[Direction, str], frozenset[Group]]:
         names, variant, learns = key
-        name = f"c/{_short(*names, '', variant, str(learns))}"
+        name = f"c/{short(*names, '', variant, str(learns))}"
         verdicts: dict[Direction, str] = {}
         groups: set[Group] = set()
         for direction in DIRECTIONS:
-            asked = []
-            for profile in names:
-                chains, looked_into = self._profile(profile, direction, environment, 1)
-                asked.append(chains)
-                groups |= looked_into
-            verdicts[direction] = self._dispatch(
-                f"{name}/{_word(direction)}", direction, asked, learns=learns
-            )
+            stem = f"{name}/{_word(direction)}"
+            asked = self._asking(names, direction, environment, None, groups)
+            targets = self._targets(stem, direction, asked, learns=learns)
+            verdicts[direction] = self._way(ROOT, stem, targets)
+        quick = quick_way(self._usage[names].rules, environment)
+        root = f"{name}/from/{ROOT}"
+        if quick is not None and root in self.chains:
+            groups.add(quick.group)
+            stem = f"{name}/from.{quick.name}"
+            asked = self._asking(names, "from-guest", environment, quick, groups)
+            targets = self._targets(stem, "from-guest", asked, learns=learns)
+            to = self._way(IP4, stem, {kind: targets[kind] for kind in QUICK_KINDS})
+            self.chains[root] = (Line(f"{quick.condition} {to}", ""), *self.chains[root])
         self.groups |= groups
         return verdicts, frozenset(groups)
 
-    def _dispatch(
+    def _way(self, node: str, stem: str, targets: Mapping[str, str]) -> str:
+        """The verdict that leads frames of these kinds, all below this node, to their targets."""
+        verdict = self._tell(node, stem, targets)
+        chain = f"{stem}/{node}"
+        if chain in self.chains:
+            self.chains[chain] = (*_short_cuts(targets), *self.chains[chain])
+        return verdict
+
+    def _asking(
+        self,
+        names: tuple[str, ...],
+        direction: Direction,
+        environment: Environment,
+        quick: Quick | None,
+        groups: set[Group],
+    ) -> list[dict[str, str]]:
+        """The chains that ask each of these profiles; what they look into is added to `groups`."""
+        asked = []
+        for profile in names:
+            chains, looked_into = self._profile(profile, direction, environment, 1, quick)
+            asked.append(chains)
+            groups |= looked_into
+        return asked
+
+    def _targets(
         self, name: str, direction: Direction, asked: list[dict[str, str]], *, learns: bool
-    ) -> str:
+    ) -> dict[str, str]:
+        """Where frames of each kind are led."""
         targets: dict[str, str] = dict.fromkeys(KINDS, "accept")
         made: dict[tuple[Line, ...], str] = {}
         for kind in KINDS:
@@ -242,12 +191,12 @@ class Programs:
                 lines.append(self._learn(direction))
             if not lines:
                 continue
-            content = (*lines, Line("accept", ""))
+            content = (*_counted_together(lines), Line("accept", ""))
             if content not in made:
                 made[content] = f"{name}/{kind}"
                 self.chains[made[content]] = content
             targets[kind] = f"goto {made[content]}"
-        return self._tell(ROOT, name, targets)
+        return targets
 
     def _tell(self, node: str, name: str, targets: Mapping[str, str]) -> str:
         """The verdict that leads frames of a node's kinds to their targets; its chains are made."""
@@ -284,64 +233,71 @@ class Programs:
         return Line(f'{limit} log prefix "{prefix}" group {LEARN_GROUP} snaplen {LEARN_BYTES}', "")
 
     def _profile(
-        self, name: str, direction: Direction, environment: Environment, depth: int
+        self,
+        name: str,
+        direction: Direction,
+        environment: Environment,
+        depth: int,
+        quick: Quick | None,
     ) -> tuple[dict[str, str], set[Group]]:
         """The profile's chains by kind, where it asks anything, and the sets they look into."""
         if depth > _MAX_DEPTH:
             raise FilterError(f"profiles include one another more than {_MAX_DEPTH} deep: {name}")
         if (name,) not in self._usage:
-            self._usage[name,] = _Usage(self.library, (name,))
+            self._usage[name,] = Usage(self.library, (name,))
         variant = self._usage[name,].variant(environment)
-        key = name, variant, direction
+        way = _word(direction) if quick is None else f"{_word(direction)}.{quick.name}"
+        key = name, variant, way
         if key in self._profiles:
             return self._profiles[key]
         try:
             profile = self.library.profiles[profile_name(name)]
         except KeyError:
             raise FilterError(f"there is no filter profile {name}") from None
-        stem = f"f/{name}{'~' if variant else ''}{variant}/{_word(direction)}".replace("~", ".")
+        stem = f"f/{name}{'.' if variant else ''}{variant}/{way}"
         found: dict[str, str] = {}
         made: dict[tuple[Line, ...], str] = {}
         groups: set[Group] = set()
-        for kind in KINDS.values():
-            lines, looked_into = self._lines(profile, kind, direction, environment, depth)
+        for kind in KINDS if quick is None else sorted(QUICK_KINDS):
+            asking = _Asking(KINDS[kind], direction, environment, depth, quick)
+            lines, looked_into = self._lines(profile, asking)
             groups |= looked_into
             if not lines:
                 continue
             if lines not in made:
-                made[lines] = f"{stem}/{kind.name}"
+                made[lines] = f"{stem}/{kind}"
                 self.chains[made[lines]] = lines
-            found[kind.name] = made[lines]
+            found[kind] = made[lines]
         self._profiles[key] = found, groups
         return found, groups
 
     def _asked(self, chain: str) -> tuple[Line, ...]:
         """Lines that ask a profile: its own, where they are few and accept only at their end."""
-        lines = self.chains[chain]
-        if len(lines) <= _SHORT and not any(line.text.endswith("return") for line in lines):
-            return lines
+        *before, last = self.chains[chain]
+        if len(before) < _SHORT and not any(line.text.endswith("return") for line in before):
+            if last.text == _ACCEPTED:
+                return (*before, Line("counter", last.rule))
+            if not last.text.endswith("return"):
+                return (*before, last)
         return (Line(f"jump {chain}", ""),)
 
-    def _lines(
-        self,
-        profile: Profile,
-        kind: Kind,
-        direction: Direction,
-        environment: Environment,
-        depth: int,
-    ) -> tuple[tuple[Line, ...], set[Group]]:
+    def _lines(self, profile: Profile, asking: _Asking) -> tuple[tuple[Line, ...], set[Group]]:
         lines: list[Line] = []
         groups: set[Group] = set()
+        kind, direction, environment = asking.kind, asking.direction, asking.environment
+        held = frozenset[str]() if asking.quick is None else asking.quick.held
         for step in profile.steps:
             if isinstance(step, Include):
-                chains, inner = self._profile(step.includes, direction, environment, depth + 1)
+                chains, inner = self._profile(
+                    step.includes, direction, environment, asking.depth + 1, asking.quick
+                )
                 groups |= inner
                 if kind.name in chains:
                     lines += self._asked(chains[kind.name])
                 continue
             if direction not in step.directions:
                 continue
-            made = compile_rule(step, kind, direction, environment)
+            made = compile_rule(step, kind, direction, environment, held)
             groups |= made.groups
             self.meters |= made.meters
             lines += made.lines
@@ -349,29 +305,46 @@ class Programs:
                 return tuple(lines), groups
         if profile.default[direction] == "drop":
             lines.append(Line("counter goto filtered", f"{profile.name}/default"))
+        while lines and lines[-1].text.endswith(f" {_ACCEPTED}"):
+            # It would be accepted anyway.
+            lines.pop()
         return tuple(lines), groups
 
 
-def _keys(group: Group, environment: Mapping[str, object]) -> list[Key]:
-    if not group.parts:
-        return [()] if environment[group.of] else []
-    lists = [_spans(environment[name]) for name, _ in group.parts]
-    if len(lists) == 1:
-        found = merged(lists[0]) if group.spans else sorted(set(lists[0]))
-        return [((span.low, span.high),) for span in found]
-    return sorted(
-        {tuple((span.low, span.high) for span in row) for row in zip(*lists, strict=True)}
-    )
+class _Asking(msgspec.Struct, frozen=True):
+    """Of which frames a profile is asked, on which ports, how deep, and on which way."""
+
+    kind: Kind
+    direction: Direction
+    environment: Environment
+    depth: int
+    quick: Quick | None
 
 
-def _spans(bound: object) -> list[Span]:
-    return [span for span in bound if isinstance(span, Span)] if isinstance(bound, tuple) else []
+def _short_cuts(targets: Mapping[str, str]) -> list[Line]:
+    """Of a frame that is of one of these kinds."""
+    lines: list[Line] = []
+    led_already: set[str] = set()
+    for condition, kinds in SHORT_CUTS:
+        led = {to for kind, to in targets.items() if kind in kinds}
+        if len(led) == 1 and not led_already >= kinds:
+            lines.append(Line(f"{condition} {led.pop()}", ""))
+            led_already |= kinds
+    return lines
+
+
+def _counted_together(lines: Iterable[Line]) -> list[Line]:
+    """Lines of which those that only count, one behind the other, are one with all their names."""
+    made: list[Line] = []
+    for line in lines:
+        if made and line.text == made[-1].text == "counter":
+            names = f"{made[-1].rule} {line.rule}"
+            if len(names) <= _MAX_COMMENT:
+                made[-1] = Line("counter", names)
+                continue
+        made.append(line)
+    return made
 
 
 def _word(direction: Direction) -> str:
     return direction.partition("-")[0]
-
-
-def _short(*words: str) -> str:
-    """A name of twelve hexadecimal digits for what these words say."""
-    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
