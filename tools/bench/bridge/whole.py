@@ -13,11 +13,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from support.xenstoreds import start_store
 
-from broker.net import netlink
+from broker.net.readback import Readback
 from broker.rpc.client import Client
 from broker.rpc.methods import LabelSet, PolicyLoad
 from broker.sim.toolstack import attach_requests, create_requests, vif
@@ -34,7 +34,8 @@ LABELS = 101
 """Of which the first three are the guests'; each is in a class of its own."""
 _DOMIDS = dict(zip(GUESTS, (3, 4, 5), strict=True))
 _PATIENCE = 60.0
-_NFTABLES_GROUP, _NEW_GENERATION = 7, 10 << 8 | 15
+_CHANGES: Final = 16
+"""While it is quiet: to the narrow policy and back."""
 
 
 def policy(*, wide: bool) -> str:
@@ -56,14 +57,26 @@ def policy(*, wide: bool) -> str:
     )
 
 
+class Change(NamedTuple):
+    """Milliseconds of one change.
+
+    From the `call` to brokerd, or from its first `record` for the agent, until the kernel's last
+    transaction; and how long agent and helper kept a `processor` until the report.
+    """
+
+    call: float
+    record: float
+    processor: float
+
+
 class Measured(NamedTuple):
-    """Changes while it is quiet and under traffic, each as `Whole.change` has it.
+    """Changes to the wide policy while it is quiet, and changes either way under traffic.
 
     `blasted` is packets sent to b and to c, got by b, got by c.
     """
 
-    quiet: list[tuple[float, float]]
-    loaded: list[tuple[float, float]]
+    quiet: list[Change]
+    loaded: list[Change]
     blasted: tuple[int, int, int]
 
 
@@ -98,8 +111,8 @@ class Whole:
             self._wait(brokerd, lambda: self._value("/broker/v1/state") == b"enforcing")
             with process(self._agent(), self.log) as agent:
                 self._make_guests(agent)
-                self.change(agent)
-                quiet = [self.change(agent) for _ in range(6)]
+                changes = [self.change(agent) for _ in range(_CHANGES)]
+                quiet = changes[1::2]
                 self.bed.trip(10)  # the bridge is to know where they are
                 blast, loaded = self.bed.blast(rate, seconds), []
                 while blast.poll() is None:
@@ -140,16 +153,15 @@ class Whole:
             client.call("label.set", LabelSet(domain=f"uuid:{uuid}", label=f"L{n}"))
         self._wait(agent, lambda: all(self._open(domid) for domid in _DOMIDS.values()))
 
-    def change(self, agent: subprocess.Popen[bytes]) -> tuple[float, float]:
-        """The other policy; milliseconds until the kernel's last transaction for it.
-
-        The first is from the call to brokerd, the second from its first record for the agent.
-        """
+    def change(self, agent: subprocess.Popen[bytes]) -> Change:
+        """The other policy, until the agent reports that it is in force."""
         self._texts.reverse()
         text = self._texts[0]
         digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
         with self.bed.entered():
-            news = netlink.NetlinkSocket(netlink.NETFILTER, (_NFTABLES_GROUP,))
+            kernel = Readback()  # who listens has the kernel tell him each element: it is asked
+        generation = kernel.generation()
+        busy = _processor_time(agent.pid)
         began = last = time.perf_counter()
         loading = threading.Thread(target=self._load, args=(text,))
         loading.start()
@@ -157,14 +169,18 @@ class Whole:
         while not self._shown(digest):
             if not published and self._decided(digest):
                 published = time.perf_counter()
-            if any(kind == _NEW_GENERATION for kind, _ in news.heard()[0]):
-                last = time.perf_counter()
+            now = kernel.generation()
+            if now != generation:
+                generation, last = now, time.perf_counter()
             if agent.poll() is not None or last - began > _PATIENCE:
                 raise RuntimeError(self.log.read_text()[-3000:])
             time.sleep(0.0005)
+        if kernel.generation() != generation:
+            last = time.perf_counter()
         loading.join()
-        news.close()
-        return (last - began) * 1000, (last - published) * 1000
+        kernel.close()
+        taken = (_processor_time(agent.pid) - busy) * 1000
+        return Change((last - began) * 1000, (last - published) * 1000, taken)
 
     def _load(self, text: str) -> None:
         Client(str(self._rpc)).call("policy.load", PolicyLoad(text=text))
@@ -200,3 +216,11 @@ class Whole:
             if time.monotonic() > deadline or child.poll() is not None:
                 raise RuntimeError(self.log.read_text()[-3000:])
             time.sleep(0.002)
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds that a process and its children have had a processor."""
+    with Path(f"/proc/{pid}/task/{pid}/children").open() as file:
+        children = [int(it) for it in file.read().split()]
+    listed = (Path(f"/proc/{it}/schedstat").read_text() for it in (pid, *children))
+    return sum(int(text.split()[0]) for text in listed) / 1e9
