@@ -45,7 +45,7 @@ from broker.service.health import Health
 from broker.service.heartbeat import INTERVAL, Heartbeat
 from broker.service.orders import By, Orders
 from broker.service.policies import Policies
-from broker.service.specs import load_specs
+from broker.service.specs import load_descriptions
 from broker.service.statedir import RefusedError, StateDir
 from broker.service.tickets import Tickets
 from broker.service.watchdog import Watchdog
@@ -99,7 +99,7 @@ class Brokerd:
         self._settings = settings
         self._reactor = reactor
         self._init = init
-        specs = load_specs(settings.specs)
+        descriptions = load_descriptions(settings.specs)
         keys = [read_signer(read_regular(it), str(it)) for it in settings.policy_signers]
         signers = {key_id(key): key for key in keys}
         self._statedir = StateDir(settings.state, init=init, rotation=settings.rotation)
@@ -115,8 +115,8 @@ class Brokerd:
             patience=settings.patience,
             check=self._check_store,
         )
-        self.engine.judge.specs = {name: spec.digest for name, spec in specs.items()}
-        self.engine.police.teach(specs)
+        self.engine.judge.specs = {name: it.digest for name, it in descriptions.items()}
+        self.engine.police.teach(descriptions)
         self._policies = Policies(
             self.engine, self._statedir, signers, approval_life=settings.approval_life
         )

@@ -16,7 +16,6 @@ from twisted.logger import Logger
 from broker.core.revocations import parse_report
 from broker.core.sanctions import SEVERITY, End, action_for, damped
 from broker.protocol.life import NEVER, Violation
-from broker.protocol.monitor import Monitor
 from broker.service import events
 from broker.service.ends import UnreadableError, read_ends
 from broker.text.escape import escape
@@ -32,10 +31,11 @@ if TYPE_CHECKING:
 
     from broker.core.definition import Action
     from broker.protocol.life import Life
-    from broker.protocol.spec import Spec
+    from broker.protocol.monitor import Monitor
     from broker.service.audit import Audit
     from broker.service.judge import Judge
     from broker.service.mirror import Device, Mirror
+    from broker.service.specs import Description
     from broker.xenstore.client import StoreConnection
 
     Punish = Callable[[Action, Device, int | None, str | None, str], object]
@@ -76,7 +76,7 @@ class Police:
         self._clock = clock
         self._on_sanction = on_sanction
         self.on_punish: Punish = lambda *_: None
-        self._monitors: dict[str, Monitor] = {}
+        self._descriptions: Mapping[str, Description] = {}
         self._connection: StoreConnection | None = None
         self._lives: dict[Device, tuple[int, Monitor, Life]] = {}
         self._marked: dict[Device, None] = {}
@@ -85,9 +85,9 @@ class Police:
         self._call: IDelayedCall | None = None
         self._busy = False
 
-    def teach(self, specs: Mapping[str, Spec]) -> None:
+    def teach(self, descriptions: Mapping[str, Description]) -> None:
         """Take the descriptions, by name."""
-        self._monitors = {name: Monitor(spec) for name, spec in specs.items()}
+        self._descriptions = descriptions
 
     def begin(self, connection: StoreConnection) -> None:
         """A store to look at: every channel is looked at once."""
@@ -193,9 +193,9 @@ class Police:
         connection, policy = self._connection, self._judge.policy
         if device.gone or connection is None or policy is None or device.channel is None:
             return
-        monitor = self._monitors.get(policy.protocol_of(device.device_class) or "")
+        description = self._descriptions.get(policy.protocol_of(device.device_class) or "")
         back = device.keys.get("backend")
-        if monitor is None or back is None:
+        if description is None or back is None:
             return
         if not self._settled(device):
             self._lives.pop(device, None)
@@ -219,7 +219,7 @@ class Police:
             self.mark(device)  # it changes faster than it can be read: later
             return
         self._hidden.pop(device, None)
-        held = self._lives.get(device)
+        held, monitor = self._lives.get(device), description.monitor()
         known = held is not None and held[:2] == (entry.seq, monitor)
         life = held[2] if held is not None and known else monitor.begin()
         life, violations = monitor.step(life, self._clock.seconds(), *ends)

@@ -72,6 +72,12 @@ for name, source in marshal.load(sys.stdin.buffer).items():
     compiled[name] = head + importlib.util.source_hash(source) + marshal.dumps(code)
 marshal.dump(compiled, sys.stdout.buffer)
 """
+CHECKED = """
+import pathlib, sys
+from broker.service.specs import checked_lines
+sys.stdout.write(checked_lines(pathlib.Path(sys.argv[1])))
+"""
+"""The descriptions are checked here: brokerd reads one in there when it is used first."""
 _HEADER = 16
 """Bytes before the code itself."""
 
@@ -206,6 +212,7 @@ def add_rest(archive: Archive, tree: Tree, policy: bytes, pki: Path) -> None:
     for directory in (SPECS, FILTERS):
         for path in sorted(tree.path(directory).glob("*.yaml")):
             archive.file(f"{directory}/{path.name}", path.read_bytes())
+    archive.file(f"{SPECS}/checked", tree.run(PYTHON, "-I", "-c", CHECKED, SPECS))
 
 
 def build(tree: Tree, modules: Path, policy: bytes, pki: Path) -> bytes:

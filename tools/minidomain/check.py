@@ -25,9 +25,14 @@ import sys
 from modules import PLACE, Modules
 sys.meta_path.insert(2, Modules(PLACE))
 from broker.service.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-"""As start.py and init.py have it, short of the domain."""
+status = main(sys.argv[1:])
+from pathlib import Path
+from broker.service.specs import load_descriptions
+for description in load_descriptions(Path("@SPECS@")).values():
+    description.monitor()
+sys.exit(status)
+""".replace("@SPECS@", exercise.SPECS)
+"""As start.py and init.py have it, short of the domain; then it gets to look at every class."""
 
 
 def built(tree: Path, policy: Path, pki: Path, out: Path) -> bytes:

@@ -52,6 +52,11 @@ import sys
 sys.modules["_ssl"] = sys.modules["_hashlib"] = None
 from broker.service.main import main
 status = main(sys.argv[2:])
+# As it does when channels come that it has to look at.
+from pathlib import Path
+from broker.service.specs import load_descriptions
+for description in load_descriptions(Path("@SPECS@")).values():
+    description.monitor()
 modules = {
     # A directory that is a package without any code has a path only.
     name: getattr(module, "__file__", None) or ("" if hasattr(module, "__path__") else None)
@@ -64,7 +69,7 @@ import json
 with open(sys.argv[1], "w") as file:
     json.dump(modules, file)
 sys.exit(status)
-"""
+""".replace("@SPECS@", SPECS)
 """brokerd itself, from start to stop; then what it has imported."""
 
 
