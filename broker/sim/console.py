@@ -22,14 +22,17 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from broker.core.filter_report import Lease, RuleCount, encode_filter_report
 from broker.pki.authority import Authority
 from broker.pki.names import Names
 from broker.rpc.address import Credentials, parse_address
 from broker.rpc.client import Client
 from broker.rpc.methods import LabelSet, PolicyLoad
+from broker.rpc.methods.filters import FilterAttach
 from broker.sim.boot import uuid_of
 from broker.sim.host import Domain, HostError, SimulatedHost
 from broker.sim.toolstack import vbd, vif
+from broker.xenstore.paths import filter_counts_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -49,9 +52,12 @@ roles:
   watcher: [{verbs: read}]
   red_team:
     - {verbs: [domain.*, channel.*, label.list, decision.query], group: red}
+    - {verbs: [filter.vifs, filter.show, filter.attached], group: red}
   deployer: [{verbs: [read, policy.load], second_person: true}]
-  officer: [{verbs: [read, policy.load, policy.govern, policy.approve]}]
+  officer: [{verbs: [read, policy.load, policy.govern, policy.approve, filter.attach]}]
 """
+_FILTERED: Final = 6
+"""Domains whose vifs have filter profiles; the last of them learns no address."""
 _AT_ONCE: Final = 10
 """Domains created together."""
 _TIERS: Final = ("web_red", "web_blue", "db_red", "web_red", "db_blue", "web_blue")
@@ -108,7 +114,6 @@ class ConsoleHost:
         if label is not None:
             await self.label(name, label)
         domain = await self.host.create(name, uuid_of(name), devices)
-        domain.label = label
         self.domains.append(domain)
         return domain
 
@@ -135,8 +140,6 @@ class ConsoleHost:
             some = tenants[start : start + _AT_ONCE]
             await _together(self.label(name, label) for name, label, _ in some)
             await _together(self.create(name, None, wanted) for name, _, wanted in some)
-            for domain, (_, label, _) in zip(self.domains[start:], some, strict=True):
-                domain.label = label
             tell(f"{start + len(some)} domains")
         # In this order: of two rivals the first is admitted.
         for number, (name, own, customer) in enumerate(special):
@@ -149,6 +152,27 @@ class ConsoleHost:
             raise HostError(f"{domain.name} has no connection")
         front = domain.devices[0].frontend_dir(domain.domid)
         await domain.connection.write(f"{front}/backend-id", b"7")
+
+    async def filter(self) -> None:
+        """Hold some vifs to profiles, and report of them what an agent with a kernel would."""
+        held = sorted((it for it in self.domains if "-web" in it.name), key=lambda it: it.name)
+        for number, domain in enumerate(held[:_FILTERED]):
+            given = {} if number % 2 else {"IP": (f"10.0.0.{number + 10}",)}
+            attach = FilterAttach(
+                domain=f"uuid:{domain.uuid}", profile="clean-traffic", given=given, device="0"
+            )
+            await deferToThread(self.client("ann").call, "filter.attach", attach)
+        now = int(_now().timestamp())
+        rules = [
+            RuleCount(f"clean-traffic/{number}", 40 * number**2, 4000 * number**2)
+            for number in range(1, 7)
+        ]
+        leases = [
+            Lease(domain.domid, "0", f"10.0.0.{domain.domid + 100}", now + 3600)
+            for domain in held[1 : _FILTERED - 1 : 2]
+        ]
+        report = encode_filter_report(now, rules, leases).encode("ascii")
+        await self.host.write(filter_counts_path(0), report)
 
     async def amend(self) -> None:
         """An officer changes the policy."""
@@ -219,6 +243,7 @@ async def _main(reactor: Reactor, options: argparse.Namespace) -> None:
         tell("starting the store, brokerd and broker-agent")
         await console.host.start()
         await console.populate(options.domains, tell)
+        await console.filter()
         await console.break_a_protocol()
         await console.amend()
         await console.propose()

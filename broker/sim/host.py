@@ -158,6 +158,10 @@ class SimulatedHost:
         except NotFoundError:
             return None
 
+    async def write(self, path: str, value: bytes) -> None:
+        """Write a node as domid 0."""
+        await self._dom0().write(path, value)
+
     async def record(self, domain: Domain, device: Device) -> Record | None:
         """The published decision on one of a domain's devices."""
         text = await self.read(decision_path(_channel(domain, device)))

@@ -40,6 +40,7 @@ class Stage:
             [ensureDeferred(self.create_hostile(*it)) for it in enumerate(HOSTILE)],
             consumeErrors=True,
         )
+        await self.console.filter()
         await self.console.break_a_protocol()
         await self.console.amend()
         await self.console.propose()

@@ -32,6 +32,11 @@ NOTHING = {
     "channel.watch": ...,
     "agent.list": [],
     "net.drops": [],
+    "filter.list": [],
+    "filter.dump": {"name": "p", "digest": DIGEST, "shipped": True, "text": "profile: p\n"},
+    "filter.attached": [],
+    "filter.vifs": [],
+    "filter.counts": [],
     "policy.pending": [],
     "policy.picture": {
         "title": "corp 1.4",

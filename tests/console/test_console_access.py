@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 
 PAGES = ("", "live", "between?a=1&b=0", "reach", "domains", "domains?show=labels", "domain/1",
          "channels", "channel/vbd/1/51712/0", "channel/vif/1/0/0", "violations", "agents",
-         "network", "policy", "audit")  # fmt: skip
+         "network", "filters", "filter/clean-traffic", "policy", "audit")  # fmt: skip
 RULES = json.dumps({
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
     "resultTypes": ["violations"],

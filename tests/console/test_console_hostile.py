@@ -11,7 +11,8 @@ from pytest_twisted import ensureDeferred
 
 NAMES = [*HOSTILE, "\u2066\u2067hidden\u2069", "</title><svg onload=window.pwned=1>", "a" * 4096]
 PAGES = ("", "domains", "domains?show=labels", "channels", "domain/1", "between?a=1&b=2", "reach",
-         "violations", "agents", "network", "policy", "audit", "channel/vif/1/0/0")  # fmt: skip
+         "violations", "agents", "network", "filters", "filter/clean-traffic", "policy", "audit",
+         "channel/vif/1/0/0")  # fmt: skip
 INTRUDERS = (
     "document.querySelectorAll('main img, main script, main svg[onload], iframe, object').length"
     " + (window.pwned ? 1 : 0)"
@@ -67,6 +68,8 @@ def hostile_answers():
     ]
     policy = {"name": NAMES[0], "version": NAMES[1], "digest": NAMES[2]}
     node = {"ste": NAMES, "chinese_wall": NAMES, "colours": [], "bootstrap": False}
+    vif = {"vif": NAMES[0], "profiles": NAMES, "from_where": NAMES, "variables": {NAMES[0]: NAMES},
+           "learned": NAMES, "problem": NAMES[0]}  # fmt: skip
     lines = [
         json.dumps({"n": n, "event": "violation", "t": 1.0, "domid": 1, "uuid": None,
                     "channel": name, "rule": name, "detail": f"frontend: {name}", "subject": name,
@@ -102,6 +105,22 @@ def hostile_answers():
                            for n, name in enumerate(NAMES)],
             "net.drops": [{"backend": 0, "backend_name": name, "at": 1.0, "omitted": 1, "drops": [
                 {"sender": name, "receiver": name, "packets": 1, "bytes": 1}]} for name in NAMES],
+            "filter.list": [{"name": name, "description": name, "digest": name, "shipped": False,
+                             "variables": NAMES, "users": NAMES} for name in NAMES],
+            "filter.dump": {"name": NAMES[0], "digest": NAMES[1], "shipped": False,
+                            "text": "\n".join(NAMES)},
+            "filter.attached": [{"bound_by": "name", "key": name, "device": name, "name": name,
+                                 "given": {name: NAMES}, "set_by": name, "set_at": 1.0}
+                                for name in NAMES],
+            "filter.vifs": [{**vif, "frontend": n, "frontend_name": name, "device": "0",
+                             "backend": 0, "problem": name} for n, name in enumerate(NAMES)],
+            "filter.counts": [{"backend": 0, "backend_name": name, "at": 1.0, "omitted_rules": 1,
+                               "omitted_learned": 1,
+                               "rules": [{"rule": name, "packets": 1, "bytes": 1}],
+                               "learned": [{"frontend": n, "frontend_name": name, "device": "0",
+                                            "address": name, "until": 1.0}]}
+                              for n, name in enumerate(NAMES)],
+            "filter.show": vif,
             "policy.picture": {"title": NAMES[0], "classes": ["vif", NAMES[0]],
                                "nodes": [{**node, "labels": [name]} for name in NAMES],
                                "edges": [{"class": "vif", "frontend": 0, "backend": n,

@@ -159,6 +159,31 @@ async def test_the_network_has_ports_classes_and_who_exchanges_frames(visit):
 
 
 @ensureDeferred
+async def test_filters_have_profiles_vifs_attachments_and_what_rules_decided(visit):
+    page = await visit("filters")
+    await page.says("Vifs with profiles", "clean-traffic", "IP 10.0.0.10", "until", "nothing yet")
+    await page.says("a guest sends as itself alone", "the package", "Attached by administrators")
+    await page.says("What rules decided", "clean-traffic/6", "1,440")
+    assert not await page.run("/Closed/.test(document.querySelector('tbody').innerText)")
+    await page.click("clean-traffic", "tbody td .main a")
+    await page.says("Filter profile clean-traffic", "include: no-mac-spoofing", "Digest", FIRST)
+    await page.says("What its rules decided", "clean-traffic/1")
+    await page.click("vif1.0")
+    await page.says(
+        "all of its profiles must accept a frame", "by an administrator", "00:16:3e:00:00:00"
+    )
+
+
+@ensureDeferred
+async def test_a_channel_without_filter_profiles_says_nothing_of_filters(visit):
+    for fragment in ("channel/vif/13/0/0", "channel/vbd/1/51712/0"):
+        page = await visit(fragment)
+        await page.says("Record")
+        await page.settled()
+        assert not await page.run("/must accept a frame/.test(document.body.innerText)")
+
+
+@ensureDeferred
 async def test_the_pending_policy_is_shown_with_its_difference_and_effect(visit):
     page = await visit("policy")
     await page.says("Waiting for a second person", "dan as deployer", "brokerctl policy approve")
@@ -222,9 +247,9 @@ async def test_a_record_that_was_changed_breaks_the_chain(visit):
 
 
 SEEN = ("", "live", "between?a=1&b=2", "reach", "domains", "domains?show=labels", "channels",
-        "violations", "agents", "network", "policy", "audit")  # fmt: skip
-REFUSED = ("", "reach", "agents", "violations", "policy", "audit")
-OWN = ("domains", "channels", "network")
+        "violations", "agents", "network", "filters", "policy", "audit")  # fmt: skip
+REFUSED = ("", "reach", "agents", "violations", "filters", "policy", "audit")
+OWN = ("domains", "channels", "network", "filters")
 
 
 @ensureDeferred

@@ -16,13 +16,15 @@ EMPTY = {
     "violations": "Nobody broke a rule",
     "agents": "No domain has backends",
     "network": "There are no ports that your role shows you",
+    "filters": "No vif has profiles that your role shows you",
+    "filter/p": "None of its rules decided anything yet",
     "policy": "Nothing waits",
     "audit": "No record is shown",
     "domain/99": "No such domain runs",
 }
 LOADED = [it for it in EMPTY if it not in ("live", "domain/99", "policy", "")]
 ASKED = ("domains", "domains?show=labels", "channels", "reach", "violations", "agents", "network",
-         "audit", "channel/vif/1/0/0")  # fmt: skip
+         "filters", "filter/p", "audit", "channel/vif/1/0/0")  # fmt: skip
 
 
 @ensureDeferred

@@ -11,6 +11,8 @@ import channels from "./pages/channels.js";
 import domain from "./pages/domain.js";
 import domains from "./pages/domains.js";
 import feed from "./pages/feed.js";
+import filter from "./pages/filter.js";
+import filters from "./pages/filters.js";
 import network from "./pages/network.js";
 import overview from "./pages/overview.js";
 import policy from "./pages/policy.js";
@@ -18,7 +20,7 @@ import reach from "./pages/reach.js";
 import violations from "./pages/violations.js";
 
 const PAGES = {
-  "": overview, live: feed, between, reach, domains, domain, channels, channel, violations, agents, network, policy, audit,
+  "": overview, live: feed, between, reach, domains, domain, channels, channel, violations, agents, network, filters, filter, policy, audit,
 };
 
 const shell = new Shell();

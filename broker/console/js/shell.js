@@ -7,7 +7,7 @@ import { clock, count, value } from "./text.js";
 const MENU = [
   ["Now", [["", "Overview"], ["live", "Live decisions"]]],
   ["Who", [["between", "Between two domains"], ["reach", "Who may talk to whom"], ["domains", "Domains and labels"], ["channels", "Channels"]]],
-  ["Enforcement", [["violations", "Violations"], ["agents", "Agents"], ["network", "Network"]]],
+  ["Enforcement", [["violations", "Violations"], ["agents", "Agents"], ["network", "Network"], ["filters", "Filters"]]],
   ["Rules", [["policy", "Policy"], ["audit", "Audit"]]],
 ];
 

@@ -1,11 +1,11 @@
 // The backends' agents, and what each confirmed last.
 
-import { badge, el, later, panel, set } from "../dom.js";
+import { badge, el, panel } from "../dom.js";
 import { live } from "../live.js";
 import { call } from "../rpc.js";
 import { DataTable } from "../table.js";
 import { count, span, value } from "../text.js";
-import { domainLink, domainText, link } from "./common.js";
+import { domainLink, domainText, link, polledTable } from "./common.js";
 
 const STALE = 30; // Seconds; agents say every ten that they live.
 
@@ -47,13 +47,7 @@ export default {
       name: "agents", columns: COLUMNS, keyOf: (it) => String(it.backend), order: [4, -1],
       none: ["No domain has backends that your role shows you", "An agent appears with the first channel to its domain."],
     });
-    const load = () => call("agent.list", {}, signal);
-    later(place, load(), (list) => {
-      table.show(list);
-      return table.element;
-    });
-    const timer = setInterval(() => live.phase !== "stale" && load().then((list) => { table.show(list); if (!place.contains(table.element)) set(place, table.element); }, () => {}), 5000);
-    signal.addEventListener("abort", () => clearInterval(timer));
+    polledTable(place, table, () => call("agent.list", {}, signal), signal, 5000);
     return null;
   },
 };

@@ -5,7 +5,8 @@ import { live } from "../live.js";
 import { VERDICTS, enforcement } from "../model.js";
 import { call } from "../rpc.js";
 import { digest, plain, value } from "../text.js";
-import { domainLink, enforced, label, ruleLink } from "./common.js";
+import { domainLink, enforced, label, link, ruleLink } from "./common.js";
+import { attachedBy, few, given } from "./filters.js";
 
 export default {
   title: ({ parts }) => `Channel ${plain(parts.slice(0, 3).join(" "))}`,
@@ -16,6 +17,9 @@ export default {
     root.append(place);
     place.style.display = "contents";
     const asked = { class: kind ?? "", frontend: `domid:${frontend}`, device: device ?? "", ...(Number(backend) >= 0 && backend ? { backend: Number(backend) } : {}) };
+    const filters = el("div");
+    root.append(filters);
+    if (kind === "vif") drawFilters(filters, asked, signal);
     let held;
     return () => {
       const it = live.channels?.get(parts.join("/"));
@@ -42,6 +46,17 @@ function draw(it) {
       panel("Why", { note: "as the evaluator that enforces says it" }, reasons(it)),
       channel.verdict === "deny" && panel("What would grant it", { note: "smallest changes to the policy" }, changes(it))),
     el("div", { class: "columns" }, panel("Channel", {}, facts(channel)), panel("Record", {}, record(it)))];
+}
+
+/** What the vif's frames are held to besides: a panel where there is something. */
+async function drawFilters(place, { frontend, device }, signal) {
+  const it = await call("filter.show", { domain: frontend, device }, signal).catch(() => null);
+  if (!it?.profiles.length) return;
+  const fact = (name, ...shown) => [el("dt", {}, name), el("dd", {}, shown)];
+  set(place, panel("Filters", { note: "all of its profiles must accept a frame", tools: link("filters", "All") }, el("dl", { class: "facts" },
+    fact("Profiles", attachedBy(it)), fact("Variables", given(it.variables)),
+    it.learned.length > 0 && fact("Learned by DHCP", few(it.learned, (one) => value(one))),
+    it.problem && fact("Closed, because", value(it.problem, 600)))));
 }
 
 function reasons(it) {

@@ -1,6 +1,6 @@
 // Columns and links that several pages share.
 
-import { badge, el, empty, failure, loading, set } from "../dom.js";
+import { badge, el, empty, failure, later, loading, set } from "../dom.js";
 import { live } from "../live.js";
 import { VERDICTS, enforcement, keyOf } from "../model.js";
 import { plain, value } from "../text.js";
@@ -84,5 +84,24 @@ export function liveTable(place, table, name, rows) {
     table.show(data);
   };
 }
+
+/** Keep a place showing a table of what is asked for, again every so often while there is a broker. */
+export function polledTable(place, table, ask, signal, every = 10_000) {
+  later(place, ask(), (rows) => { table.show(rows); return table.element; });
+  const again = () => ask().then((rows) => {
+    table.show(rows);
+    if (!place.contains(table.element)) set(place, table.element);
+  }, () => {});
+  const timer = setInterval(() => live.phase !== "stale" && again(), every);
+  signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+export const LONGEST_LINE = 2000;
+
+/** A text as it is, with its lines numbered, one of them marked. */
+export const listing = (text, name, at = 0) =>
+  el("div", { class: "text", tabindex: "0", role: "region", "aria-label": `Text of ${name}` },
+    el("ol", {}, text.replace(/\n$/, "").split("\n").map((line, number) =>
+      el("li", { class: number + 1 === at ? "at" : null }, line ? value(line, LONGEST_LINE) : " "))));
 
 export const nothingWrong = (words) => empty(words, "");

@@ -1,12 +1,12 @@
 // The network: ports and the class each carries, who may exchange frames, and what was refused.
 
-import { el, failure, later, loading, panel, set } from "../dom.js";
+import { el, failure, loading, panel, set } from "../dom.js";
 import { live } from "../live.js";
 import { enforcement, keyOf } from "../model.js";
 import { call } from "../rpc.js";
 import { DataTable } from "../table.js";
 import { clock, count } from "../text.js";
-import { VERDICT_CHOICE, channelLink, domainLink, domainText, enforced, label, link, verdict } from "./common.js";
+import { VERDICT_CHOICE, channelLink, domainLink, domainText, enforced, label, link, polledTable, verdict } from "./common.js";
 
 const PORTS = [
   { head: "Port", cell: (it) => el("span", { class: "main" }, channelLink(it, `vif${it.frontend}.${it.device}`)), text: (it) => `vif${it.frontend}.${it.device}`, sort: (it) => it.frontend * 1000 + Number(it.device), tight: true },
@@ -51,9 +51,7 @@ export default {
       set(omitted, left > 0 && `${count(left)} pairs did not fit`);
       return list.flatMap((it) => it.drops.map((drop) => ({ ...drop, backend: it.backend, backend_name: it.backend_name, at: it.at })));
     });
-    later(drops, load(), (list) => { refused.show(list); return refused.element; });
-    const timer = setInterval(() => live.phase !== "stale" && load().then((list) => refused.show(list), () => {}), 10_000);
-    signal.addEventListener("abort", () => clearInterval(timer));
+    polledTable(drops, refused, load, signal);
     function update() {
       const error = live.errors["channel.list"];
       if (!live.channels) {

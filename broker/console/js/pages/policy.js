@@ -5,8 +5,8 @@ import { diffLines, withoutSame } from "../diff.js";
 import { live } from "../live.js";
 import { call } from "../rpc.js";
 import { ago, clock, count, digest, plain, span, value } from "../text.js";
+import { LONGEST_LINE, listing } from "./common.js";
 
-const LONGEST_LINE = 2000;
 const CHANGES = ["policy_loaded", "policy_proposed", "policy_dropped", "policy_refused"];
 
 export default {
@@ -23,7 +23,7 @@ export default {
         held = now;
         const shown = call("policy.show", {}, signal);
         later(head, shown, (it) => el("div", { class: "body" }, facts(it)));
-        later(text, shown, (it) => listing(it.text, Number(query.get("line")))).then(() =>
+        later(text, shown, (it) => listing(it.text, "the policy", Number(query.get("line")))).then(() =>
           text.querySelector(".at")?.scrollIntoView({ block: "center" }));
         later(history, changes(signal), drawHistory);
       }
@@ -46,12 +46,6 @@ function facts(it) {
       el("dt", {}, "Approved by"), el("dd", {}, loaded.approver ? [el("strong", {}, value(loaded.approver)), loaded.approver_role && [" as ", value(loaded.approver_role)]] : "nobody; it needed no second person"),
       el("dt", {}, "Signed by"), el("dd", {}, loaded.signer ? el("code", {}, value(loaded.signer)) : "nobody"),
       el("dt", {}, "In the place of"), el("dd", {}, digest(loaded.replaces))]);
-}
-
-function listing(text, at) {
-  return el("div", { class: "text", tabindex: "0", role: "region", "aria-label": "Text of the policy" },
-    el("ol", {}, text.replace(/\n$/, "").split("\n").map((line, number) =>
-      el("li", { class: number + 1 === at ? "at" : null }, line ? value(line, LONGEST_LINE) : " "))));
 }
 
 async function proposals(signal) {
