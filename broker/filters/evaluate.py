@@ -96,14 +96,14 @@ def _ask(asking: Asking, profile: Profile) -> Outcome:
 
 def rule_matches(asking: Asking, rule: Rule) -> int:
     """2 if all of a rule's matches hold, 0 if one does not, 1 if only unreadable ones hinder."""
-    found = min((_group(asking, rule, group) for group in rule.groups()), default=_YES)
+    found = min((group_matches(asking, rule, group) for group in rule.groups()), default=_YES)
     if rule.limit is not None and not asking.within:
         return _NO
     return found
 
 
-def _group(asking: Asking, rule: Rule, group: Sequence[Match]) -> int:
-    """Of the fields of one group: each must hold, and all in the same combination."""
+def group_matches(asking: Asking, rule: Rule, group: Sequence[Match]) -> int:
+    """As `rule_matches`, of one group: each field must hold, all in the same combination."""
     read = [asking.frame.field(match.field) for match in group]
     if ABSENT in read:
         return _NO

@@ -7,6 +7,7 @@ import random
 import pytest
 from filter_frames import VARIABLES, Maker
 from filter_rig import FilterRig, shipped
+from guided_frames import guided
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from labelled_rig import Labelled
@@ -76,6 +77,9 @@ def test_random_profiles_decide_as_the_evaluator_does(rig, seed):
 )
 def test_shipped_profiles_decide_as_the_evaluator_does(rig, names):
     rig.hold(*names, **SHIPPED)
-    frames = Maker(random.Random(",".join(names))).frames(500)
+    library = library_of(rig.rig.enforcer.target.profiles)
+    frames = Maker(random.Random(",".join(names))).frames(300)
+    frames += guided(library, names, SHIPPED, rounds=4000)
+    frames = list(dict.fromkeys(frames))
     for direction in DIRECTIONS:
         assert differences(rig, names, SHIPPED, frames, direction) == []

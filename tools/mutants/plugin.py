@@ -1,6 +1,7 @@
 """Runs the tests that are collected against each mutant of the tables, until one fails.
 
-    .venv/bin/python -m pytest -p tools.mutants.plugin --mutants [--mutant REGEX] tests/net/...
+    .venv/bin/python -m pytest -p tools.mutants.plugin --mutants=labels|filters [--mutant REGEX]
+        tests/net/...
 
 Prints a table: each mutant, and the test that noticed it. A mutant that no test notices makes
 this fail. Tests must make the tables in their own process.
@@ -17,22 +18,27 @@ from _pytest.runner import runtestprotocol
 
 from broker.net.libnftables import Libnftables
 from broker.net.probe import probe
-from tools.mutants.tables import Mutant, in_force, mutants
+from tools.mutants import filters, tables
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import pytest
+
+Mutant = tables.Mutant | filters.Mutant
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The option that has this plugin run mutants."""
     group = parser.getgroup("mutants")
-    group.addoption("--mutants", action="store_true", help="run the tests against mutated tables")
+    group.addoption("--mutants", choices=["labels", "filters"], help="of which tables")
     group.addoption("--mutant", default="", help="only mutants whose name matches this expression")
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Instead of the tests once: without a mutant, and then with each."""
-    if not session.config.getoption("--mutants") or session.config.getoption("collectonly"):
+    of = session.config.getoption("--mutants")
+    if not of or session.config.getoption("collectonly"):
         return None
     taken: dict[pytest.Item, float] = {}
     # Hypothesis refuses to run one test again and again in one process; those are of pure parts.
@@ -49,7 +55,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     knows_bridge = probe(Libnftables()).knows_bridge
     chosen = [
         it
-        for it in mutants(knows_bridge=knows_bridge)
+        for it in (
+            filters.mutants() if of == "filters" else tables.mutants(knows_bridge=knows_bridge)
+        )
         if re.search(session.config.getoption("--mutant"), it.name)
     ]
     print(f"\n{len(chosen)} mutants, {len(taken)} tests; bridges told apart: {knows_bridge}")
@@ -59,6 +67,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             items,
             key=lambda it, chain=mutant.chain: (
                 (1 + kills[it, ""] + 10 * kills[it, chain]) / taken[it]
+                + 100 * (f"[{chain}]" in it.name)
             ),
             reverse=True,
         )
@@ -74,8 +83,14 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     return True
 
 
+def _in_force(mutant: Mutant) -> AbstractContextManager[None]:
+    if isinstance(mutant, filters.Mutant):
+        return filters.in_force(mutant)
+    return tables.in_force(mutant)
+
+
 def _noticed(mutant: Mutant, items: list[pytest.Item]) -> pytest.Item | None:
-    with in_force(mutant):
+    with _in_force(mutant):
         return next((item for item in items if _fails(item)), None)
 
 
