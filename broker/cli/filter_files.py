@@ -65,6 +65,7 @@ def _check(options: argparse.Namespace) -> int:
     # What filters import is not needed for other commands.
     from broker.filters.library import build_library  # noqa: PLC0415
     from broker.filters.load import load_profile  # noqa: PLC0415
+    from broker.net.filters.holdable import unholdable  # noqa: PLC0415
 
     asked: dict[str, tuple[Path, Profile]] = {}
     profiles: list[Profile] = []
@@ -74,7 +75,10 @@ def _check(options: argparse.Namespace) -> int:
         profiles.append(profile)
     others = [path for path in sorted(options.filters.glob("*.yaml")) if path.stem not in asked]
     profiles += [load_profile(offline.read(path), str(path)) for path in others]
-    build_library(profiles)
+    refused = unholdable(build_library(profiles))
+    if refused:
+        offline.report(refused, "error", as_json=options.json)
+        return BAD_INPUT
     for path, profile in asked.values():
         rules = sum(1 for _ in profile.rules())
         if options.json:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from broker.text.xml_tree import Element
 
 _DIRECTIONS: Final = {"out": "from-guest", "in": "to-guest", "inout": "both"}
-_REVERSED: Final = {"from-guest": "to-guest", "to-guest": "from-guest"}
 _ACTIONS: Final = {"accept": "accept", "return": "accept", "drop": "drop", "reject": "drop"}
 _FIRST: Final = -1000
 _INCLUDE_PRIORITY: Final = -500
@@ -131,11 +130,11 @@ class _Writer:
         if verb == "drop" or stateless or not rule.stateful or direction == "both":
             yield _line(verb, direction, rule.matches, priority)
             return
-        # libvirt lets answers to what a rule accepts pass the other way.
-        there = {**rule.matches, "ct.state": "[new, established]"}
-        back = {**rule.reversed, "ct.state": "established"}
-        yield _line(verb, direction, there, priority)
-        yield _line(verb, _REVERSED[direction], back, priority)
+        raise Refused(
+            element,
+            "answers pass by connection state, which is not held on bridges: say "
+            "statematch='false', and accept them by a rule of their own",
+        )
 
     def _priority(self, element: Element, default: int) -> int:
         text = element.attributes.get("priority", str(default))

@@ -67,18 +67,6 @@ _UPPER: Final = {
     "sctp": 132,
 }
 _PORTED: Final = frozenset({"tcp", "udp"})
-_REVERSED: Final = {
-    "ip.saddr": "ip.daddr",
-    "ip.daddr": "ip.saddr",
-    "ip6.saddr": "ip6.daddr",
-    "ip6.daddr": "ip6.saddr",
-    "tcp.sport": "tcp.dport",
-    "tcp.dport": "tcp.sport",
-    "udp.sport": "udp.dport",
-    "udp.dport": "udp.sport",
-    "ether.src": "ether.dst",
-    "ether.dst": "ether.src",
-}
 _REJOINED: Final = {
     "0x800": "ipv4",
     "0x0800": "ipv4",
@@ -101,18 +89,13 @@ class Refused(Exception):  # noqa: N818 - it says that one rule cannot be expres
 class NwRule(msgspec.Struct, frozen=True):
     """A rule's matches as a profile writes them, and which variables it uses.
 
-    `stateful`: libvirt has connection tracking speak of it; `reversed` are its answers' matches.
+    `stateful`: libvirt has connection tracking speak of it.
     """
 
     matches: dict[str, str]
     variables: dict[str, str]
     zipped: frozenset[str]
     stateful: bool
-
-    @property
-    def reversed(self) -> dict[str, str]:
-        """The same the other way."""
-        return {_REVERSED.get(field, field): value for field, value in self.matches.items()}
 
 
 def read_rule(element: Element, family: tuple[str, ...]) -> NwRule:
@@ -156,7 +139,7 @@ class _Matches:
             if name not in ("match", "comment", "state")
         }
         if "state" in element.attributes and element.attributes["state"] != "NONE":
-            raise self._refuse("state: write ct.state by hand")
+            raise self._refuse("state: connection state is not held on bridges")
         for name, value in attributes.items():
             if name in _MASKS or name in _ENDS:
                 partner = {**_MASKS, **_ENDS}[name]

@@ -14,12 +14,14 @@ from broker.core.definition import Attached
 from broker.filters.attach import wanted
 from broker.filters.bind import BindError, variables_of
 from broker.filters.load import load_profile
+from broker.net.filters.holdable import unholdable
 from broker.rpc.errors import RpcError
 from broker.rpc.methods import filters as methods
 from broker.service import events
 from broker.service.filter_looks import FilterLooks
+from broker.service.filter_profiles import Profiles, profiles_of
 from broker.service.filter_state import Binding, Place
-from broker.service.filters import VIF, Profiles, profiles_of
+from broker.service.filters import VIF
 from broker.service.targets import selector_of
 from broker.text.escape import escape
 from broker.text.problems import ProblemsError
@@ -241,8 +243,10 @@ class FilterCalls(FilterLooks):
         policy = self._engine.judge.policy
         problems = filters.problems(profiles, policy, filters.state.attached)
         # What did not fit before does not hinder its own cure.
-        known = set(filters.misfits(filters.profiles))
-        problems += [it for it in filters.misfits(profiles) if it not in known]
+        before = filters.profiles
+        known = {*map(str, unholdable(before.library)), *filters.misfits(before)}
+        new = [*map(str, unholdable(profiles.library)), *filters.misfits(profiles)]
+        problems += [it for it in new if it not in known]
         if problems:
             said = tuple(problems[:50])
             raise RpcError("bad_input", "what uses it would not fit; nothing was changed", said)

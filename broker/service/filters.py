@@ -26,24 +26,21 @@ from broker.core.filter_record import (
 )
 from broker.core.record import RecordError
 from broker.filters.attach import Claims, Wanted, wanted
-from broker.filters.bind import BindError, parse_bound, variables_of
-from broker.filters.library import load_library
+from broker.filters.bind import BindError
 from broker.service import events
+from broker.service.filter_profiles import Profiles, includes, misfit, profiles_of
 from broker.service.filter_state import Place
 from broker.service.statedir import RefusedError
-from broker.text.escape import escape
 from broker.text.problems import ProblemsError
 from broker.xenstore import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from broker.core.channels import Decision
     from broker.core.policy import Policy
-    from broker.filters.model import Library
     from broker.service.audit import Audit
     from broker.service.filter_state import Binding, FilterState
     from broker.service.judge import Judge
@@ -64,35 +61,6 @@ class FilterText(msgspec.Struct, frozen=True):
     text: bytes
     fresh: bool
     bare: bool
-
-
-class Profiles(msgspec.Struct, frozen=True):
-    """The profiles in force: their exact bytes by name, and the library they make."""
-
-    texts: Mapping[str, bytes]
-    library: Library
-
-
-def profiles_of(texts: Mapping[str, bytes]) -> Profiles:
-    """The profiles of these texts, by name.
-
-    Raises:
-        ProblemsError: with everything that is wrong with them, or between them.
-    """
-    library = load_library({f"{name}.yaml": text for name, text in sorted(texts.items())})
-    return Profiles(dict(texts), library)
-
-
-def read_shipped(directory: Path) -> dict[str, bytes]:
-    """The profiles that are shipped, by name, each checked.
-
-    Raises:
-        OSError: one cannot be read.
-        ProblemsError: one is not good.
-    """
-    found = {path.stem: path.read_bytes() for path in sorted(directory.glob("*.yaml"))}
-    profiles_of(found)
-    return found
 
 
 class Filters:
@@ -264,14 +232,14 @@ class Filters:
         Where nothing does any more, vifs whose agents are still told of it.
         """
         library = self.profiles.library
-        found = [where for used, where in self._uses() if _includes(library, used, name)]
+        found = [where for used, where in self._uses() if includes(library, used, name)]
         found += [
             f"profile {profile.name}"
             for profile in library.profiles.values()
             if name in profile.includes()
         ]
         if not found:
-            found = [where for used, where in self._told() if _includes(library, used, name)]
+            found = [where for used, where in self._told() if includes(library, used, name)]
         return list(dict.fromkeys(found))
 
     def _uses(self) -> Iterator[tuple[str, str]]:
@@ -340,10 +308,10 @@ class Filters:
         if policy is not None:
             for entries in policy.definition.filters.values():
                 for entry in entries:
-                    found += _misfit(profiles.library, entry)
+                    found += misfit(profiles.library, entry)
         for place, bindings in attached.items():
             for profile, binding in bindings.items():
-                found += _misfit(profiles.library, Attached(profile, binding.given, str(place)))
+                found += misfit(profiles.library, Attached(profile, binding.given, str(place)))
         return found
 
     def misfits(self, profiles: Profiles) -> list[str]:
@@ -386,27 +354,3 @@ def _network(device: Device) -> tuple[int | None, bytes]:
 
 def _selected(selector: str) -> str:
     return selector if selector.startswith(GROUP) else f"label {selector}"
-
-
-def _includes(library: Library, used: str, name: str) -> bool:
-    """Whether a profile that is used is the one of that name, or comes to it by includes."""
-    if used not in library.profiles:
-        return False
-    return any(profile.name == name for profile in library.closure([used]))
-
-
-def _misfit(library: Library, entry: Attached) -> Iterator[str]:
-    try:
-        declared = variables_of(library, [entry.profile])
-    except BindError as error:
-        yield f"{entry.where}: {error}"
-        return
-    for name, values in entry.given.items():
-        variable = declared.get(name)
-        if variable is None:
-            yield f"{entry.where}: profile {entry.profile} has no variable {escape(name, 40)}"
-            continue
-        try:
-            parse_bound(variable, values)
-        except BindError as error:
-            yield f"{entry.where}: {error}"

@@ -39,7 +39,7 @@ from broker.service.budget import Budget
 from broker.service.config import EMBEDDED, Settings, load_settings
 from broker.service.engine import Engine
 from broker.service.exposing import Exposing
-from broker.service.filters import read_shipped
+from broker.service.filter_profiles import read_shipped
 from broker.service.freshness import check_freshness
 from broker.service.health import Health
 from broker.service.heartbeat import INTERVAL, Heartbeat

@@ -45,6 +45,14 @@ def test_a_file_is_checked_with_what_it_includes(run, tmp_path):
     assert run("check", tmp_path / "nowhere")[0] == 2
 
 
+def test_what_no_agent_can_hold_is_refused_at_its_line(run, tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text(GOOD + "  - {accept: both, match: {ct.state: new}}\n")
+    code, out, err = run("check", file)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{file}:6:5: connection state is not held on bridges")
+
+
 def test_a_file_in_the_place_of_a_shipped_one_is_taken_for_it(run, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("profile: no-multicast\ndescription: d\ndefault: accept\n")

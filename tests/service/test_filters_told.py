@@ -22,7 +22,7 @@ from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
 from broker.rpc.methods import Nothing
 from broker.rpc.methods import filters as methods
-from broker.service.filters import read_shipped
+from broker.service.filter_profiles import read_shipped
 from broker.xenstore import paths
 from broker.xenstore.errors import StoreError
 
@@ -40,6 +40,14 @@ default: drop
 rules:
   - {accept: both, match: {tcp.dport: $PORT}}
 """
+MASKS = ", ".join(f'"00:00:00:00:{it:02x}:00/00:00:00:00:ff:00"' for it in range(17))
+UNHOLDABLE = {
+    "  - {accept: both, match: {ct.state: established}}\n": "connection state is not held",
+    f"  - {{accept: both, match: {{ether.src: [{MASKS}], ether.dst: [{MASKS}]}}}}\n": (
+        "this becomes more than 256 rules"
+    ),
+}
+"""Rules that no agent can hold, and what is said of them."""
 
 
 def attaching(text):
@@ -365,6 +373,16 @@ async def test_a_profile_is_stored_updated_and_destroyed(host, box):
     broken = WEB_ONLY.replace("PORT", "OTHER")
     code, said = await refused(brokerd, "filter_update", methods.FilterUpdate, text=broken)
     assert (code, "has no variable PORT" in said) == ("bad_input", True)
+    for rule, why in UNHOLDABLE.items():
+        for call_, arguments in (
+            ("filter_update", methods.FilterUpdate), ("filter_create", methods.FilterCreate)
+        ):  # fmt: skip
+            name = "web-only" if call_ == "filter_update" else "other"
+            text = other.replace("profile: web-only", f"profile: {name}") + rule
+            code, said = await refused(brokerd, call_, arguments, text=text)
+            assert code == "bad_input"
+            assert f"{name}.yaml:{text.count(chr(10))}:5: {why}" in said, said
+    assert texts(host, box) == {"web-only.yaml": other.encode()}
     code, said = await refused(brokerd, "filter_destroy", methods.FilterDestroy, profile="web-only")
     assert (code, "is in use: name:d3" in said) == ("conflict", True)
 

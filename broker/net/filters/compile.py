@@ -42,7 +42,12 @@ PORT: Final[dict[str, str]] = {"from-guest": "iif", "to-guest": "oif"}
 
 
 class FilterError(NetError, ValueError):
-    """A profile cannot be put into the kernel as it is; says why."""
+    """A profile cannot be put into the kernel as it is; says why, and `where` in the profile."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.message = message
+        self.where = where
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -148,8 +153,9 @@ def compile_rule(
     made = Compiled([], set(), set())
     if any(match.field == "ct.state" for match in rule.matches):
         raise FilterError(
-            f"{rule.where}: connection state is not held on bridges: conntrack would put fragments "
-            "together there before they are looked at"
+            "connection state is not held on bridges: conntrack would put fragments together there "
+            "before they are looked at; match on ports and addresses instead",
+            rule.where,
         )
     alternatives: list[list[str]] = []
     for group in rule.groups():
@@ -160,7 +166,10 @@ def compile_rule(
         if conditions and held.isdisjoint(conditions):
             alternatives.append(conditions)
         if wanted is not None:
-            wanted.check()
+            try:
+                wanted.check()
+            except FilterError as error:
+                raise FilterError(error.message, rule.where) from error
             made.groups.add(wanted)
     limit = rate_of(rule, environment)
     verdict = "counter return" if rule.verdict == "accept" else "counter goto filtered"
@@ -171,7 +180,7 @@ def compile_rule(
         end = [f"update @{meter} {{ {PORT[direction]} limit rate {_rate(limit)} }}", verdict]
     texts = [" ".join([*parts, *end]) for parts in itertools.product(*alternatives)]
     if len(texts) > _MAX_ALTERNATIVES:
-        raise FilterError(f"{rule.where}: this becomes more than {_MAX_ALTERNATIVES} rules")
+        raise FilterError(f"this becomes more than {_MAX_ALTERNATIVES} rules", rule.where)
     made.lines = [Line(text, rule.name) for text in texts]
     made.always = not alternatives and limit is None
     return made
