@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path  # noqa: TC003 - read at run time, for the struct
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -29,9 +27,11 @@ from broker.pki.names import NamesError, names_of
 from broker.rpc.admin import ROOT, Caller
 from broker.rpc.errors import RpcError
 from broker.rpc.files import read_regular
+from broker.rpc.tls_files import Notice, NoticeKind, TlsFiles, TlsFilesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
@@ -40,33 +40,6 @@ _SOON: Final = 0.2
 _MAX_WARNED: Final = 256
 
 Stamp = tuple[int, int, int] | None
-
-
-class TlsFilesError(Exception):
-    """The certificates the broker was given will not do; the message says which and why."""
-
-
-class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """PEM files: the broker's chain and key, who vouches for callers; and the denylist, if any."""
-
-    certificate: Path
-    key: Path
-    ca: Path
-    revoked: Path | None = None
-
-
-NoticeKind = Literal[
-    "certificate_expired", "certificate_expiring", "certificate_unread", "denylist_unread"
-]
-
-
-class Notice(msgspec.Struct, frozen=True):
-    """What an operator should know, and what to do; `urgent`: somebody is kept out by it."""
-
-    kind: NoticeKind
-    text: str
-    action: str
-    urgent: bool = False
 
 
 @implementer(IOpenSSLServerConnectionCreator)

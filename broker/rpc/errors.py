@@ -1,4 +1,7 @@
-"""What a call can fail with: one exception, a code that programs compare, words for people."""
+"""What a call can fail with: one exception, a code that programs compare, words for people.
+
+And what serving can.
+"""
 
 from __future__ import annotations
 
@@ -48,3 +51,7 @@ class RpcError(Exception):
         self.code: Code = code
         self.message = message
         self.problems = problems
+
+
+class ListenError(ValueError):
+    """A place to listen at is not written as it should be, or cannot be taken."""

@@ -14,6 +14,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from broker.rpc.certificates import CertificatePeers, TlsContext
+from broker.rpc.errors import ListenError
 from broker.rpc.http import AdminChannel, AdminFactory
 from broker.rpc.inherited import InheritedPort
 from broker.rpc.limits import Places
@@ -31,17 +32,13 @@ if TYPE_CHECKING:
     )
 
     from broker.rpc.admin import Admin
-    from broker.rpc.certificates import Notice, TlsFiles
     from broker.rpc.limits import Limits
+    from broker.rpc.tls_files import Notice, TlsFiles
 
 RECHECK: Final = 5.0
 """Seconds after which a stream whose caller is revoked or has lost his role has ended."""
 _UNIX: Final = "unix:"
 _BACKLOG: Final = 128
-
-
-class ListenError(ValueError):
-    """A place to listen at is not written as it should be, or cannot be taken."""
 
 
 class LocalServer:

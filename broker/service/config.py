@@ -7,8 +7,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from broker.rpc.certificates import TlsFiles
 from broker.rpc.limits import Limits
+from broker.rpc.tls_files import TlsFiles
 from broker.service.journal import Rotation
 from broker.service.proposals import LIFE
 from broker.service.revoking import PATIENCE
@@ -46,6 +46,7 @@ class RpcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     socket: str = "/run/xen-policy-broker/broker.sock"
     listen: tuple[str, ...] = ()
     tls: TlsConfig | None = None
+    late: bool = False
     limits: LimitsConfig = LimitsConfig()
 
 
@@ -94,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     socket: Path
     listen: tuple[str, ...] = ()
     tls: TlsFiles | None = None
+    late: bool = False
     limits: Limits = _LIMITS
     adopt_labels: bool
     approval_life: float = LIFE
@@ -138,6 +140,7 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
             ca=base / tls.ca,
             revoked=None if tls.revoked is None else base / tls.revoked,
         ),
+        late=config.rpc.late,
         limits=Limits(**msgspec.structs.asdict(config.rpc.limits)),
         adopt_labels=config.adopt_labels,
         approval_life=config.approval_hours * 3600,

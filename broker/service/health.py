@@ -20,8 +20,8 @@ from broker.text.escape import escape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from broker.rpc.certificates import Notice
     from broker.rpc.methods import FindingKind
+    from broker.rpc.tls_files import Notice
     from broker.service.engine import Engine
     from broker.service.heartbeat import Heartbeat
     from broker.service.policies import Policies

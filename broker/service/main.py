@@ -26,11 +26,10 @@ from twisted.logger import (
 from broker import VERSION
 from broker.pki.dsse import BundleError, key_id, read_signer
 from broker.policy.load import load_policy
-from broker.rpc.certificates import TlsFilesError
-from broker.rpc.errors import RpcError
+from broker.rpc.errors import ListenError, RpcError
 from broker.rpc.files import read_regular
 from broker.rpc.local import SocketInUseError
-from broker.rpc.server import ListenError, Servers
+from broker.rpc.tls_files import TlsFilesError
 from broker.service import events
 from broker.service.admin import BrokerAdmin
 from broker.service.audit import Audit
@@ -66,12 +65,19 @@ if TYPE_CHECKING:
     from twisted.logger import ILogObserver
 
     from broker.core.definition import Action
+    from broker.rpc.server import Servers
+    from broker.rpc.tls_files import Notice
     from broker.service.mirror import Device
     from broker.xenstore.client import StoreConnection
     from broker.xenstore.transport import Reactor
 
 _COLLECT_EVERY: Final = 50_000
 """Objects made, less those that went, between two looks for garbage."""
+
+
+LATEST: Final = 30.0
+"""Seconds after which an RPC that comes late is served, whatever the store does."""
+_UNSERVED: Final = (CannotListenError, ListenError, SocketInUseError, TlsFilesError)
 
 
 class UnwritableError(Exception):
@@ -151,17 +157,9 @@ class Brokerd:
         self.engine.police.on_punish = self._punish
         label_signers = [read_signer(read_regular(it), str(it)) for it in settings.label_signers]
         self.admin.tickets = Tickets(self.engine, self.admin.labels, key, label_signers)
-        self._rpc = Servers(
-            self.admin,
-            settings.socket,
-            settings.listen,
-            settings.tls,
-            reactor,
-            limits=settings.limits,
-            inherited=inherited_unix_sockets(),
-        )
-        self.health.notices = self._rpc.notices
-        self.admin.exposing = Exposing(self.engine, self.heartbeat, self.health, self._rpc.expiries)
+        self._rpc: Servers | None = None if settings.late else self._servers()
+        self.health.notices = self._notices
+        self.admin.exposing = Exposing(self.engine, self.heartbeat, self.health, self._expiries)
 
     def start(self) -> None:
         """Serve, connect, beat.
@@ -172,7 +170,10 @@ class Brokerd:
         self._settings.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._embedded is not None:
             self._embedded.start()
-        self._rpc.start()
+        if self._rpc is not None:
+            self._rpc.start()
+        else:
+            self._reactor.callLater(LATEST, self._serve)
         self.notifier.ready()
         self._session.startService()
         self._beating.start(INTERVAL, now=False)
@@ -183,7 +184,8 @@ class Brokerd:
         engine = self.engine
         if self._beating.running:
             self._beating.stop()
-        await self._rpc.stop()
+        if self._rpc is not None:
+            await self._rpc.stop()
         connection = engine.connection
         engine.phase = "stopped"
         engine.decider.clear()
@@ -222,6 +224,37 @@ class Brokerd:
         announcing = Deferred.fromCoroutine(self.engine.announce())
         announcing.addErrback(lambda failure: failure.trap(StoreError) and None)
 
+    def _servers(self) -> Servers:
+        # With TLS and HTTP a third of all that is imported.
+        from broker.rpc.server import Servers  # noqa: PLC0415 - where they come late
+
+        settings = self._settings
+        return Servers(
+            self.admin,
+            settings.socket,
+            settings.listen,
+            settings.tls,
+            self._reactor,
+            limits=settings.limits,
+            inherited=inherited_unix_sockets(),
+        )
+
+    def _serve(self) -> None:
+        """Serve the RPC, if it comes late and has not come yet; the decisions go on without it."""
+        if self._rpc is not None or self.engine.phase == "stopped":
+            return
+        try:
+            self._rpc = self._servers()
+            self._rpc.start()
+        except (OSError, *_UNSERVED) as error:
+            self.log.critical("nobody can reach the broker: {error}", error=error)
+
+    def _notices(self) -> tuple[Notice, ...]:
+        return () if self._rpc is None else self._rpc.notices()
+
+    def _expiries(self) -> tuple[tuple[str, float], ...]:
+        return () if self._rpc is None else self._rpc.expiries()
+
     def _seed(self, path: Path) -> None:
         """The configured policy, for a state that has none yet: bad input if it is not good."""
         data = read_regular(path)
@@ -250,6 +283,7 @@ class Brokerd:
         await self.engine.connected(connection)
         await self.heartbeat.beat()
         self.log.info("enforcing on {address}", address=self.address)
+        self._reactor.callLater(0, self._serve)
 
     async def _check_store(self, connection: StoreConnection) -> None:
         """Once, before anything is published: is the state as new as what is?"""
@@ -341,10 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ProblemsError,
         BundleError,
         OSError,
-        CannotListenError,
-        ListenError,
-        SocketInUseError,
-        TlsFilesError,
+        *_UNSERVED,
     ) as error:
         sys.stderr.write(
             f"{error}\n" if isinstance(error, ProblemsError) else f"brokerd: {error}\n"

@@ -24,8 +24,8 @@ BROKERD = """
 import sys
 from modules import PLACE, Modules
 sys.meta_path.insert(2, Modules(PLACE))
-from broker.service.main import main
-status = main(sys.argv[1:])
+from init import brokerds_main
+status = brokerds_main()(sys.argv[1:])
 from pathlib import Path
 from broker.service.specs import load_descriptions
 for description in load_descriptions(Path("@SPECS@")).values():

@@ -130,7 +130,7 @@ def prepare(place: Path, policy: str, seen: Path) -> None:
     (place / "policy.yaml").write_text(policy)
     (place / "broker.yaml").write_text(
         f"state: state\npolicy: policy.yaml\nspecs: {SPECS}\n"
-        f"rpc:\n  socket: {seen}/run/broker.sock\n"
+        f"rpc:\n  late: true\n  socket: {seen}/run/broker.sock\n"
         f"  listen: ['unix:{seen}/run/vchan.sock']\n"
         "  tls: {certificate: pki/broker.crt, key: pki/broker.key, ca: pki/ca.crt}\n"
     )

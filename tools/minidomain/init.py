@@ -7,6 +7,8 @@ The kernel calls /sbin/poweroff and /sbin/reboot when the toolstack asks for it:
 file too, and tell the first process.
 """
 
+from __future__ import annotations
+
 import ctypes
 import gc
 import math
@@ -16,6 +18,10 @@ import sys
 import time
 import traceback
 from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DISK = Path("/dev/xvda")
 STATE = "/state"
@@ -118,16 +124,26 @@ def be_brokerd(arguments: list[str]) -> None:
     try:
         for ending in ENDINGS:
             signal.signal(ending, signal.SIG_DFL)
-        # Nothing of what a start makes is garbage; brokerd sets when to look for some.
-        gc.disable()
-        from broker.service.main import main as brokerd  # noqa: PLC0415 - the first process has no use for it
-
-        status = brokerd(arguments)
+        status = brokerds_main()(arguments)
     except BaseException:  # noqa: BLE001 - nothing may let this process go on as the first one
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def brokerds_main() -> Callable[[list[str]], int]:
+    """Brokerd's main function, imported here: the first process has no use for it."""
+    # Nothing of what a start makes is garbage; brokerd sets when to look for some.
+    gc.disable()
+    # Twisted's TCP would bring all of TLS along, which brokerd needs later and elsewhere.
+    sys.modules["OpenSSL"] = None
+    import twisted.internet.reactor  # noqa: F401, PLC0415 - as said
+
+    del sys.modules["OpenSSL"]
+    from broker.service.main import main  # noqa: PLC0415 - as said
+
+    return main
 
 
 def wait_until_served(brokerd: int) -> None:
