@@ -5,6 +5,7 @@ One pass over one connection; what each node's rights are is rights.py's.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
@@ -100,18 +101,19 @@ class HelperNodes:
         What a backend reports of itself goes with its last channel.
         """
         own = of_agent(channel.backend)
+        parts = [str(channel.backend), channel.device_class, str(channel.frontend)]
         for top in (DECISIONS, FILTERS, REPORTS):
-            parts = [str(channel.backend), channel.device_class, str(channel.frontend)]
-            try:
+            with contextlib.suppress(NotFoundError):
                 await self._connection.rm("/".join([top, *parts, channel.device]))
-                for depth in (3, 2, 1):
-                    path = "/".join([top, *parts[:depth]])
+            for depth in (3, 2, 1):
+                path = "/".join([top, *parts[:depth]])
+                try:
                     left = await self._connection.directory(path)
                     if [name for name in left if f"{path}/{name}" not in own]:
                         break
                     await self._connection.rm(path)
-            except NotFoundError:
-                continue
+                except NotFoundError:
+                    continue  # the broker was there first, and leaves what is above
 
     async def make(self, nodes: dict[str, Permissions]) -> None:
         """Have these nodes, with exactly these permissions; values are left as they are."""

@@ -188,6 +188,18 @@ async def test_the_nodes_of_a_vanished_device_go_and_come_again(host, helper):
 
 
 @pytest_twisted.ensureDeferred
+async def test_where_a_privileged_broker_removed_its_record_first_nothing_empty_is_left(
+    host, helper
+):
+    host.create()
+    await served(host)
+    host.store.rm(DECISION.rpartition("/")[0])
+    host.detach(VIF, fe=GUEST, be=DRIVER)
+    await until(lambda: host.read(f"/broker/v1/decision/{DRIVER}") is None)
+    await until(lambda: host.read(f"/broker/v1/report/{DRIVER}") is None)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_primary_console_has_no_nodes_of_ours(host, helper):
     copy = f"/libxl/{GUEST}/device/console"
     for device in ("0", "1"):
