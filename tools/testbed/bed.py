@@ -56,6 +56,15 @@ class Guest:
             f"ip addr add fd00::{address}/64 dev {card}"
         )
 
+    def try_up(self, address: int, card: str = "eth0") -> None:
+        """As `up`, of a guest that is to get nowhere: it may have no such card, or lose it."""
+        loaded = "test -e /run/xen-netfront"
+        self._bed.dom0.until("netfront is loaded", lambda: self.try_run(loaded)[0] == 0)
+        self.try_run(
+            f"ip link set {card} up; ip addr add 10.0.0.{address}/24 dev {card};"
+            f"ip addr add fd00::{address}/64 dev {card}"
+        )
+
     def reaches(self, address: int) -> bool:
         """Whether an IPv4 echo comes back, tried for some seconds."""
         return self.try_run(f"ping -c 4 -i 0.5 -W 1 -q 10.0.0.{address}")[0] == 0
@@ -68,6 +77,15 @@ class Guest:
         """The link addresses of those whose frames it has received."""
         lines = self.try_run("cat /run/heard")[1].splitlines()
         return {line.split()[0] for line in lines if line.count(":") == 5}
+
+    def marks(self) -> set[int]:
+        """The marks (frames.py) of the frames it has received."""
+        lines = self.try_run("cat /run/heard")[1].splitlines()
+        return {int(line.split()[1]) for line in lines if line.startswith("marked ")}
+
+    def send(self, frame: bytes, card: str = "eth0") -> None:
+        """Send a frame as it is."""
+        self.run(f"send {card} {frame.hex()}")
 
     def mac(self, number: int = 0) -> str:
         """The link address of one of its network cards."""

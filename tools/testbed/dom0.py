@@ -75,9 +75,8 @@ class Dom0:
         return dict(self.store(("tree", path))[0])
 
     def domids(self) -> list[int]:
-        """The domains there are, dying ones too."""
-        lines = self.run("xl list").splitlines()[1:]
-        return [int(line.split()[-5]) for line in lines]
+        """The domains there are, by xenstore: `xl list` takes a second of the one processor."""
+        return [int(it) for it in self.store(("list", "/local/domain"))[0]]
 
     def rpc(self, method: str, **arguments: object) -> Any:  # noqa: ANN401 - as JSON has it
         """One call of the broker's RPC.

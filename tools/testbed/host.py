@@ -15,6 +15,7 @@ from tools.testbed.machine import Machine, MachineError, NoBootError
 from tools.testbed.placement import PLACEMENTS, InDom0
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tools.testbed.built import Built
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 
 RESULTS = WORK / "results"
 _BOOTS = itertools.count(1)
+_ALWAYS = (
+    "dmesg > dmesg.txt",
+    "cp /var/log/xen/console/* .",
+    # It never ends without a xenstored; nor does xl.
+    "timeout 20 xenstore-ls -fp > xenstore.txt",
+)
+_FAILED = (
+    "cp /var/log/xen/*.log /var/log/unit-*.log .",
+    "ip -d addr > links.txt",
+    "nft list ruleset > nft.txt",
+    "timeout 20 xl dmesg > xl-dmesg.txt",
+    "timeout 20 xl list -l > xl-list.json",
+)
+"""What is looked at after a scenario, and what only after one that failed."""
 
 
 class Scenario:
@@ -99,8 +114,10 @@ class Host:
             outcome.asserted = bed.asserted
             try:
                 scenario.module.run(bed)
-            finally:
-                self._collect(bed)
+            except BaseException:
+                self._collect(bed, (*_ALWAYS, *_FAILED))
+                raise
+            self._collect(bed, _ALWAYS)
         except (FailedError, MachineError) as error:
             outcome.problem = str(error)
         except Exception:  # noqa: BLE001 - a scenario that is wrong is a failed one
@@ -151,19 +168,9 @@ class Host:
         if fresh:
             self.stop()
 
-    def _collect(self, bed: Bed) -> None:
+    def _collect(self, bed: Bed, commands: Sequence[str]) -> None:
         """What dom0 has to say after a scenario, into its directory."""
         place = f"/results/{bed.scenario}"
-        # xl and xenstore-ls never end without a xenstored.
-        commands = (
-            "dmesg > dmesg.txt",
-            "cp /var/log/xen/console/* .",
-            "ip -d addr > links.txt",
-            "nft list ruleset > nft.txt",
-            "timeout 20 xl dmesg > xl-dmesg.txt",
-            "timeout 20 xenstore-ls -fp > xenstore.txt",
-            "timeout 20 xl list -l > xl-list.json",
-        )
         try:
             bed.dom0.try_run(f"mkdir -p {place}; cd {place}; {'; '.join(commands)}")
         except MachineError as error:

@@ -18,7 +18,7 @@ _MINIDOMAIN = ROOT / "tools/minidomain"
 _PACKAGES = [
     *("mawk", "mount", "xen-utils-4.17", "xenstore-utils", "python3", "libnftables1", "conntrack"),
     *("iproute2", "kmod", "procps", "iputils-ping", "util-linux", "busybox-static", "nftables"),
-    *("e2fsprogs", "zstd"),
+    *("e2fsprogs", "zstd", "qemu-system-xen"),
 ]
 _DOM0_MODULES = [
     *("xenfs", "xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-netback"),
@@ -30,7 +30,9 @@ _DOM0_TREES = ("kernel/net/bridge", "kernel/net/netfilter", "kernel/net/ipv4", "
 _INITRD_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "9p", "9pnet_virtio")
 _GUEST_MODULES = ("xen-netfront", "xen-blkfront")
 _DRIVER_MODULES = ("xen-blkfront", "ext4", "crc32c_generic")
-_GUEST_PROGRAMS = ("listen", "misbehave")
+_PEOPLE = {"tester": "tester", "ann": "officer", "bob": "officer", "olga": "operator"}
+"""Who has which role of the test bed's policy; tester is who scenarios call as."""
+_GUEST_PROGRAMS = ("listen", "send", "misbehave")
 _SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 
 
@@ -55,14 +57,16 @@ def root_image(kernel: Kernel, debs: Path) -> Path:
 
 
 def certificates() -> Path:
-    """An authority's, the broker's and the tester's; made anew each month, since they end."""
+    """An authority's, the broker's and people's; made anew each month, since they end."""
 
     def build(to: Path) -> None:
         brokerctl = ROOT / ".venv/bin/brokerctl"
         command([brokerctl, "pki", "init", "--dir", to])
-        command([brokerctl, "pki", "issue", "--dir", to, "--role=tester", "--days=60", "tester"])
+        for name, role in _PEOPLE.items():
+            command([brokerctl, "pki", "issue", "--dir", to, f"--role={role}", "--days=60", name])
 
-    return artifact("certificates", [time.strftime("%Y-%m")], build)
+    people = " ".join(f"{name}:{role}" for name, role in _PEOPLE.items())
+    return artifact("certificates", [time.strftime("%Y-%m"), people], build)
 
 
 def minidomain(kernel: Kernel, debs: Path, product: Path | None) -> Path:

@@ -22,9 +22,7 @@ def run(bed: Bed) -> None:
     bed.check("its vif is shut", not bed.vif_is_open(second), bed.link(second))
     bed.check("it runs all the same", second.domid in bed.dom0.domids())
     first.listen()
-    second.run(
-        "ip link set eth0 up; ip addr add 10.0.0.2/24 dev eth0; ip addr add fd00::2/64 dev eth0"
-    )
+    second.try_up(2)
     bed.check("it pings nobody", not second.reaches(1))
     bed.check("the first hears nothing of it", second.mac() not in first.heard())
     bed.dom0.run(f"cp {AGENT} {AGENT}.kept && sed -i 's/^strict: false/strict: true/' {AGENT}")

@@ -1,8 +1,10 @@
-"""A driver domain for network cards: its own agent grants, denies and revokes there."""
+"""A driver domain for network cards: its own agent grants, filters, denies and revokes there."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from tools.testbed.scenarios.filtered import OWN, held, with_profile
 
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed, Guest
@@ -17,7 +19,10 @@ state: {state}/agent
 hotplug_socket: /run/xen-policy-broker/agent.sock
 xl: /usr/sbin/xl
 ungated: report
+bridges: [xenbr0]
+policies: /root/policies
 """
+ETC = "/etc/xen-policy-broker"
 SITE = "usr/lib/xen-policy-broker/lib/python3.11/site-packages"
 SAME_PRODUCT = (
     "[ ! -e /host/product.tar ] || (mkdir -p /run/driver && mount /dev/vdb /run/driver &&"
@@ -39,6 +44,8 @@ def run(bed: Bed) -> None:
     )
     bed.soon("it runs", lambda: driver.try_run("pidof xl")[0] == 0)
     driver.run(f"mkdir -p {STATE}; echo '{bed.dom0.run(f'base64 -w0 {KEY}')}' | base64 -d > {KEY}")
+    policies = bed.dom0.run(f"tar -C {ETC} -c policies | gzip | base64 -w0")
+    driver.run(f"echo '{policies}' | base64 -d | gzip -d | tar -C /root -x")
     text = AGENT.format(domid=driver.domid, key=KEY, state=STATE).replace("\n", "\\n")
     driver.run(f"printf '{text}' > /root/agent.yaml")
     driver.run("setsid broker-agent --config /root/agent.yaml > /run/agent.log 2>&1 < /dev/null &")
@@ -48,19 +55,28 @@ def run(bed: Bed) -> None:
         180,
     )
     card = "bridge=xenbr0,backend=driver"
-    one = bed.guest("one", "web_red", vifs=[card])
+    one = bed.guest("one", "web_red", vifs=[card], start=False)
+    with_profile(bed, one, "attach", given=OWN)
+    try:
+        served(bed, driver, one, card)
+    finally:
+        with_profile(bed, one, "detach")
+
+
+def served(bed: Bed, driver: Guest, one: Guest, card: str) -> None:
+    """Guests whose network cards the driver domain serves; one of them is under clean-traffic."""
+    bed.create(one)
     two = bed.guest("two", "web_red", vifs=[card])
     blue = bed.guest("blue", "web_blue", vifs=[card])
     for guest in (one, two):
         opens_there(bed, driver, guest)
     one.up(1)
     two.up(2)
-    bed.check("one pings two", one.reaches(2))
+    held(bed, one, two)
     verdict = bed.record(blue, "vif", backend=driver.domid)["verdict"]
     bed.check("blue, who shares no type with it, is denied", verdict == "deny", verdict)
     bed.check("blue's link there is shut", not is_open(driver, blue))
-    two.listen()
-    blue.try_run("ip link set eth0 up; ip addr add 10.0.0.3/24 dev eth0")
+    blue.try_up(3)
     bed.check("blue pings nobody", not blue.reaches(2))
     bed.check("nobody hears blue", blue.mac() not in two.heard())
     believed_by_nobody(bed, driver, blue)

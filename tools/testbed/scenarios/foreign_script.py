@@ -31,7 +31,7 @@ def run(bed: Bed) -> None:
     )
     bed.soon("no loop device is left", lambda: not bed.dom0.run("losetup -a"))
     red.listen()
-    alien.try_run("ip link set eth0 up; ip addr add 10.0.0.2/24 dev eth0")
+    alien.try_up(2)
     alien.try_run("arping -c 2 -w 2 -I eth0 10.0.0.1; ping -c 2 -W 1 10.0.0.1")
     bed.check("nobody on the bridge hears it", alien.mac() not in red.heard())
     bed.check("it reads no disk", alien.try_run("head -c 1 /dev/xvda")[0] != 0)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tools.testbed.bed import XVDA
+from tools.testbed.dom0 import FailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tools.testbed.bed import Bed
 
 DOMAINS = 20
+PUBLISHED = re.compile(r"/broker/v1/(?:decision|report|filter)/0/(?:vif|vbd)/([0-9]+)")
+SETTLED = 60.0
+"""Seconds in which all of it is gone."""
 
 
 def run(bed: Bed) -> None:
@@ -17,13 +24,16 @@ def run(bed: Bed) -> None:
     devices = backends(bed)
     for number in range(2):
         once(bed, number)  # what is made once is made now
-    before = left(bed, devices)
+    no_device_is_left(bed, devices)
+    # Of none of these two: the helper takes nodes away a little later.
+    bed.dom0.until("no record is left", lambda: not records(bed))
+    before = {what: look(bed) for what, look in LEFT.items()}
     memory = resident(bed)
     for number in range(2, 2 + DOMAINS):
         once(bed, number)
-    after = left(bed, devices)
-    for what, value in before.items():
-        bed.check(f"{what}: as before", after[what] == value, (value, after[what]))
+    no_device_is_left(bed, devices)
+    for what, look in LEFT.items():
+        soon_as_before(bed, what, look, before[what])
     grown = {name: size - memory[name] for name, size in resident(bed).items()}
     bed.check(f"{' and '.join(grown)}: no MiB more of memory", max(grown.values()) < 1024, grown)
 
@@ -45,25 +55,46 @@ def backends(bed: Bed) -> str:
     return bed.dom0.run("ls /sys/bus/xen-backend/devices")
 
 
-def left(bed: Bed, devices: str) -> dict[str, object]:
-    """What there is, counted, once the kernel has no more backends than `devices`."""
+def no_device_is_left(bed: Bed, devices: str) -> None:
+    """The kernel has no more backends than `devices`."""
     bed.dom0.until("no device is left", lambda: backends(bed) == devices)
-    bed.dom0.until("no record is left", lambda: not records(bed))
-    return {
-        "the broker's nodes": sorted(bed.dom0.tree("/broker/v1")),
-        "nodes below /vm": len(bed.dom0.tree("/vm")),
-        "nodes below /local/domain/0/backend": sorted(bed.dom0.tree("/local/domain/0/backend")),
-        "nft's tables": bed.dom0.run("nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'"),
-        "bridge ports": bed.dom0.run("ls /sys/class/net/xenbr0/brif"),
-        "loop devices": bed.dom0.run("losetup -a"),
-    }
+
+
+def soon_as_before(bed: Bed, what: str, look: Callable[[Bed], object], before: object) -> None:
+    """Assert that it is as it was; told with what it is if it does not become so."""
+    seen: list[object] = []
+
+    def same() -> bool:
+        seen[:] = [look(bed)]
+        return seen[0] == before
+
+    try:
+        bed.dom0.until(what, same, SETTLED)
+    except FailedError as error:
+        raise FailedError(f"{error}: {before} is now {seen}") from None
+    bed.check(f"{what}: as before", holds=True)
 
 
 def records(bed: Bed) -> list[str]:
-    """What is published of the guests of this scenario; the helper takes it away a little later."""
+    """What is published, reported or told of the guests of this scenario."""
     lives = {str(it) for it in bed.dom0.domids()}
-    tree = bed.dom0.tree("/broker/v1/decision/0")
-    return [path for path in tree if path.count("/") > 6 and path.split("/")[6] not in lives]
+    paths = [PUBLISHED.match(path) for path in bed.dom0.tree("/broker/v1")]
+    return [it[0] for it in paths if it is not None and it[1] not in lives]
+
+
+LEFT: dict[str, Callable[[Bed], object]] = {
+    "the broker's nodes": lambda bed: sorted(bed.dom0.tree("/broker/v1")),
+    "nodes below /vm": lambda bed: len(bed.dom0.tree("/vm")),
+    "nodes below /local/domain/0/backend": lambda bed: sorted(
+        bed.dom0.tree("/local/domain/0/backend")
+    ),
+    "nft's tables": lambda bed: bed.dom0.run(
+        "nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'"
+    ),
+    "bridge ports": lambda bed: bed.dom0.run("ls /sys/class/net/xenbr0/brif"),
+    "loop devices": lambda bed: bed.dom0.run("losetup -a"),
+}
+"""What there is, that could be left behind."""
 
 
 def resident(bed: Bed) -> dict[str, int]:

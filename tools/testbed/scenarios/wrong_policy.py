@@ -46,7 +46,7 @@ def not_believed(bed: Bed, policy: str, red: Guest) -> None:
     )
     bed.soon("its vif is denied", lambda: bed.record(guest, "vif")["verdict"] == "deny")
     bed.soon("and its disk", lambda: bed.record(guest, "vbd", XVDA)["verdict"] == "deny")
-    guest.try_run("ip link set eth0 up; ip addr add 10.0.0.2/24 dev eth0")
+    guest.try_up(2)
     bed.check("it pings nobody", not guest.reaches(1))
     bed.check("it sees no disk", guest.try_run("ls /dev/xvda")[0] != 0)
     bed.check("nobody hears it", guest.mac() not in red.heard())
