@@ -53,12 +53,26 @@ async def test_between_two_domains_it_says_which_channels_are_open_and_why_one_i
     await page.says(f"1 open channel between {THIEF} and {HOST}; 1 not open")
     await page.says("web_red lacks STE type storage_blue of resource disks_blue")
     await page.says("What the policy says", "Frames, vif to vif", "to Domain-0 0")
+    await page.says("Over a bridge, the policy lets no frame pass between them.")
     assert await page.run("location.hash") == f"#/between?a={thief}&b=0"
     await page.click("vbd 51712")
     await page.says("Denied: web_red lacks STE type storage_blue", "What would grant it")
     await page.says("give label web_red the STE type storage_blue", "yaml:")
     await page.click("example-1.1.yaml:...")
     await page.until("document.querySelector('.text li.at')?.textContent.includes('disks_blue')")
+
+
+@ensureDeferred
+async def test_between_two_guests_it_says_whether_frames_pass_where_there_is_no_channel(visit):
+    page = await visit("domains")
+    first, blue, red = [await domid(page, it) for it in (FIRST, "blue-web1b", "red-db1c")]
+    await page.go(f"between?a={first}&b={red}")
+    await page.says("Over a bridge, the policy lets frames pass between them.")
+    await page.go(f"between?a={first}&b={blue}")
+    await page.says(f"No open channel between {FIRST} and blue-web1b", "No channel is between them")
+    await page.says("Over a bridge, the policy lets no frame pass between them.")
+    bars = "[...document.querySelectorAll('.bar-top')]"
+    assert not await page.run(f"{bars}.some((it) => getComputedStyle(it).display !== 'none')")
 
 
 @ensureDeferred

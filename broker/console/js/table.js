@@ -12,7 +12,7 @@ const TYPING = 120; // Milliseconds between the last key and the filter.
  */
 export class DataTable {
   constructor({ name, columns, keyOf, none, choices = [], filter = "", order = null, chosen = {}, tools }) {
-    Object.assign(this, { name, columns, keyOf, none });
+    Object.assign(this, { name, columns, keyOf, none, tools });
     this.rows = [];
     this.page = 0;
     this.order = order;
@@ -31,9 +31,8 @@ export class DataTable {
     this.scroll = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table of ${name}` }, this.table);
     this.nothing = el("div");
     this.pager = el("nav", { class: "pager", "aria-label": `Pages of ${name}` });
-    this.element = el("div", { class: "table" },
-      el("div", { class: "bar-top" }, this.input, choices.map((it) => this.#choice(it)), tools, this.shown),
-      this.scroll, this.nothing, this.pager);
+    this.bar = el("div", { class: "bar-top" }, this.input, choices.map((it) => this.#choice(it)), tools, this.shown);
+    this.element = el("div", { class: "table" }, this.bar, this.scroll, this.nothing, this.pager);
     this.#heads();
   }
 
@@ -112,6 +111,7 @@ export class DataTable {
     this.#focus(held);
     const some = found.length > 0;
     this.scroll.hidden = !some;
+    this.bar.hidden = !this.rows.length && !this.tools;
     set(this.nothing, !some && (this.rows.length ? empty(`None of ${count(this.rows.length)} match`, "Change the filter to see more.") : empty(...[this.none].flat())));
     this.shown.textContent = found.length === this.rows.length
       ? count(found.length) : `${count(found.length)} of ${count(this.rows.length)}`;

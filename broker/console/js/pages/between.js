@@ -66,8 +66,9 @@ const option = (it) => (it.name ? `${plain(it.name)} (${it.domid})` : String(it.
 
 function show(place, one, other, signal) {
   const head = el("div");
-  const rows = el("div");
+  const rows = el("div", { class: "whole" });
   const says = el("div");
+  const frames = el("span");
   set(place, head, panel("Channels between them", { flush: true, note: "either one the frontend" }, rows),
     panel("What the policy says", { flush: true, note: "asked of the evaluator that decides, whether or not there is a channel" }, says));
   const table = new DataTable({ name: "channels", columns: CHANNEL_COLUMNS, keyOf, none: ["No channel is between them", "Below is whether one may be."] });
@@ -75,7 +76,9 @@ function show(place, one, other, signal) {
   const ends = [one.domid, other.domid];
   const between = () => [...(live.channels?.values() ?? [])].filter((it) =>
     it.frontend !== it.backend && ends.includes(it.frontend) && ends.includes(it.backend));
-  later(says, Promise.all(questions(one, other, between()).map((asked) => decide(asked, signal))), verdicts);
+  const answers = Promise.all(questions(one, other, between()).map((asked) => decide(asked, signal)));
+  later(says, answers, verdicts);
+  answers.then((list) => set(frames, aboutFrames(list)), () => {});
   return () => {
     const found = between();
     table.show(found);
@@ -85,7 +88,7 @@ function show(place, one, other, signal) {
     set(head, el("div", { class: `headline ${kind === "none" ? "wait" : kind}` }, shape(kind === "none" ? "none" : kind), el("div", {},
       el("p", { class: "say" }, live.channels ? open.length ? `${count(open.length)} open channel${open.length > 1 ? "s" : ""}` : "No open channel" : "Channels are not shown", " between ",
         value(one.name ?? one.domid, 60), " and ", value(other.name ?? other.domid, 60), shut ? `; ${count(shut)} not open` : ""),
-      el("p", { class: "small" }, label(one.label), " ", label(other.label)))));
+      el("p", { class: "small" }, label(one.label), " ", label(other.label), " ", frames))));
   };
 }
 
@@ -100,7 +103,7 @@ function questions(one, other, channels) {
       for (const resource of resources.length ? resources : [null]) found.push({ kind, frontend, backend, resource });
     }
   }
-  return [...found, { kind: "frames", frontend: one, backend: other, resource: null }];
+  return [{ kind: "frames", frontend: one, backend: other, resource: null }, ...found];
 }
 
 async function decide(asked, signal) {
@@ -113,6 +116,13 @@ async function decide(asked, signal) {
     if (error.name === "AbortError") throw error;
     return { ...asked, error };
   }
+}
+
+/** Whether what they send reaches the other over a bridge or a route, where no channel is between them. */
+function aboutFrames(answers) {
+  const { answer } = answers.find((it) => it.kind === "frames");
+  if (!answer) return null;
+  return answer.verdict === "grant" ? "Over a bridge, the policy lets frames pass between them." : "Over a bridge, the policy lets no frame pass between them.";
 }
 
 function verdicts(answers) {
