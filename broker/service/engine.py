@@ -15,7 +15,6 @@ from twisted.logger import Logger
 from broker.service import events
 from broker.service.confirming import Confirming
 from broker.service.decider import Decider
-from broker.service.departures import Departures
 from broker.service.dirty import HOST, DirtySet, Item, Kind, classify, frontend_item
 from broker.service.display import Display
 from broker.service.filter_telling import Telling
@@ -27,6 +26,7 @@ from broker.service.observing import Observing
 from broker.service.police import Police
 from broker.service.publisher import Publisher
 from broker.service.revoking import Revoking
+from broker.service.settling import Settling
 from broker.service.survey import Changes, Survey
 from broker.text.escape import escape
 from broker.xenstore import paths
@@ -109,15 +109,18 @@ class Engine:
         self._clock = clock
         self._check = check
         self._dirty = DirtySet()
-        self._restand = True
         self._survey: Survey | None = None
         self._publisher: Publisher | None = None
         self._busy = False
-        self._departures = Departures(
-            self.mirror, audit, self.decider, self.revoking, self.telling, on_gone=self._touch
-        )
         self._display = Display(clock, self._display_due)
         audit.on_note = self._display.soon
+        self._settling = Settling(
+            *(self.mirror, self.judge, audit, self.decider),
+            revoking=self.revoking,
+            police=self.police,
+            telling=self.telling,
+            display=self._display,
+        )
 
     # the store comes and goes
 
@@ -142,8 +145,7 @@ class Engine:
         await self._survey.read_domains(await self._survey.list_domains(), changes)
         await self._check(connection)
         await publisher.write(paths.STATE, b"reconciling")
-        self._departures.find(changes)
-        self._restand = True
+        self._settling.all_was_read(changes)
         await self._settle(changes)
         self.decider.start(publisher)
         await self.decider.settled()
@@ -236,7 +238,7 @@ class Engine:
         self._decide()
 
     def _has_work(self) -> bool:
-        standing = self._restand and not self.audit.broken
+        standing = self._settling.owing and not self.audit.broken
         return bool(self._dirty) or standing or self._display.due(idle=self._idle)
 
     @property
@@ -300,67 +302,14 @@ class Engine:
         suspects += [domid for domid in known if domid not in listed and domid != 0]
         await survey.read_domains(suspects, changes)
 
-    # who runs
-
     async def _settle(self, changes: Changes) -> None:
-        """Take in what was read: who is gone, who is new, how everybody stands now."""
-        self.decider.pending.update(changes.devices)
-        lines: list[events.Event] = []
-        gone: list[paths.Channel] = []
-        admitted = [self.state.admissions.get(domid) for domid in changes.gone]
-        if changes.gone or changes.vanished:
-            gone = await self._departures.take(changes, lines, self.connection, self._publisher)
-        if lines or changes.lives or changes.domains or self._restand:
-            lines += self.judge.adoptions(time.time())
-            if not self.audit.commit(lines):
-                self._restand = True
-            else:
-                if self._publisher is not None:
-                    await self._publisher.remove(gone)
-                    left = [it for it in changes.gone if it not in self.mirror.domains]
-                    uuids = [it.uuid for it in admitted if it is not None and it.uuid is not None]
-                    ended = [it for it in uuids if not self.mirror.of_uuid(it)]
-                    await self._publisher.forget(left, ended)
-                # With adoption, what a domain's directory holds may be why it has no label.
-                found = bool(changes.domains) and self.judge.adopts
-                if lines or changes.lives or found or self._restand:
-                    self._stand()
-        self.revoking.heard([*changes.devices, *changes.reports])
-        self.revoking.look()
-        for device in changes.devices:
-            self._watch_guest(device)
-            self.police.meet(device)
-        for device in changes.reports:
-            self.audit.reported(device, escape(device.untrusted_enforced or b"", 300))
-            self.decider.tell("report", [(device, self.state.ledger.get(device.path))])
-            self.police.meet(device)
-        if changes.domains:
-            self._display.add_domains(changes.domains)
-            for domain in changes.domains:
-                self._display.add_devices(domain.devices.values())
+        await self._settling.take_in(changes, self.connection, self._publisher)
 
-    def _stand(self) -> None:
-        """Admit who is new, judge who may run, and look again at whom that concerns."""
-        if not self.audit.commit(self.judge.admissions(time.time())):
-            self._restand = True
-            return
-        self._restand = False
-        changed = self.judge.restand()
-        self.audit.stand(changed, self.judge.standings)
-        for domid in changed:
-            self._touch(domid)
-
-    def _touch(self, domid: int) -> None:
-        """A domain stands otherwise than before: its channels, on either end, are judged anew."""
-        domain = self.mirror.domains.get(domid)
-        if domain is not None:
-            self.decider.pending.update(dict.fromkeys(domain.devices.values()))
-            self._display.add_domains((domain,))
-        self.decider.pending.update(self.mirror.backends.get(domid, {}))
+    # the world is another one
 
     def relabelled(self) -> None:
         """Labels or the quarantine changed: judge everybody's standing anew now."""
-        self._stand()
+        self._settling.stand()
         self._wake()
 
     def policy_changed(self) -> None:
@@ -383,16 +332,6 @@ class Engine:
         if self.connection is not None:
             self.connection.close()
 
-    def _watch_guest(self, device: Device) -> None:
-        """Note what a guest made of its own directory."""
-        kind, evidence = device.frontend_violation()
-        domain = self.mirror.domains.get(device.domid)
-        if kind and domain is not None:
-            self.audit.violation(domain, device, kind, evidence)
-            if evidence:
-                # What cannot be read may be dom0's helper's doing, who has yet to open it.
-                self.police.accuse(device, f"{kind}{evidence}")
-
     def _overspent(self, domid: int) -> None:
         """A backend's agent makes up lives without end; they stay undecided in any case."""
         self._hold_apart(domid, "its agent used up its share of the audit log")
@@ -406,7 +345,7 @@ class Engine:
         """A protocol was broken: judge the channel, or all of a domain's, anew."""
         self.decider.pending[device] = None
         if domid is not None:
-            self._restand = True
+            self._settling.owing = True
         self._wake()
 
     def _hold_apart(self, domid: int, reason: str) -> None:
@@ -421,7 +360,7 @@ class Engine:
             return
         if self.audit.commit([events.Quarantined(time.time(), uuid, domain.domid, reason)]):
             self.audit.failed(f"domain {domain.domid} is quarantined: {reason}")
-            self._restand = True
+            self._settling.owing = True
             self._wake()
 
     # what is for people, and what may wait
