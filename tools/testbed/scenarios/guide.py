@@ -73,6 +73,9 @@ def typed(bed: Bed, step: str, text: str) -> str:
         bed.dom0.run(f"sed -n '/BEGIN PUB/,/END PUB/p' {CONSOLE} | tr -d '\\r' > /run/pasted")
         given = "/run/pasted"
     text = text.replace("UUID-OF-WEB1", bed.guests[0].uuid)
+    if step == "6":
+        # "a moment after the agent's restart": as one who asks again
+        text = text.replace("brokerctl status", "until brokerctl status; do sleep 5; done")
     if step == "8":
         # "instead of the bridges: [] in it"
         text = f"sed -i '/^bridges: \\[\\]$/d' {ETC}/agent.yaml\n{text}"
