@@ -28,6 +28,7 @@ PICTURES = (
     ("between", "between?a=1&b=0", WIDE, "light"),
     ("channel", "channel/vbd/49/51712/0", WIDE, "light"),
     ("channels-narrow", "channels", NARROW, "light"),
+    ("filters", "filters", WIDE, "light"),
     ("policy", "policy", WIDE, "dark"),
 )
 
@@ -42,6 +43,7 @@ async def draw(reactor: Reactor, images: Path) -> None:
     try:
         await host.host.start()
         await host.populate(DOMAINS)
+        await host.filter()
         await host.break_a_protocol()
         await host.amend()
         await host.propose()
