@@ -157,7 +157,9 @@ class ConsoleHost:
         """Hold some vifs to profiles, and report of them what an agent with a kernel would."""
         held = sorted((it for it in self.domains if "-web" in it.name), key=lambda it: it.name)
         for number, domain in enumerate(held[:_FILTERED]):
-            given = {} if number % 2 else {"IP": (f"10.0.0.{number + 10}",)}
+            given: dict[str, tuple[str, ...]] = {}
+            if number % 2 == 0:
+                given["IP"] = (f"10.0.0.{number + 10}",)
             attach = FilterAttach(
                 domain=f"uuid:{domain.uuid}", profile="clean-traffic", given=given, device="0"
             )
