@@ -43,8 +43,12 @@ PROGRAMS = ("/usr/bin/python3.11", "/sbin/mke2fs", "/usr/lib/xen-4.17/bin/vchan-
 ETC = "/etc/xen-policy-broker"
 SPECS = "/usr/share/xen-policy-broker/protocol_specs"
 FILTERS = "/usr/share/xen-policy-broker/filters"
-MODULES = ("xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-blkfront", "crc32c_generic", "ext4")
-"""crc32c_generic: what ext4 asks for by an alias."""
+MODULES = {
+    # crc32c_generic: what ext4 asks for by an alias.
+    "state": ("xen-blkfront", "crc32c_generic", "ext4"),
+    "proxies": ("xen-evtchn", "xen-gntdev", "xen-gntalloc"),
+}
+"""The kernel's, by what needs them first."""
 EARLY = ("__future__", "encodings", "encodings.aliases", "encodings.utf_8", "os", "modules")
 """What Python looks for, or imports, before there is anything but directories to import from."""
 OWN = ("init", "modules")
@@ -175,6 +179,7 @@ def add_modules(archive: Archive, directory: Path) -> None:
     """The kernel's modules, each after those it needs, by what is written in them."""
     files = {_module_name(path): path for path in sorted(directory.rglob("*.ko*"))}
     order: list[str] = []
+    begin = 0
 
     def add(name: str) -> None:
         name = name.replace("-", "_")
@@ -192,9 +197,12 @@ def add_modules(archive: Archive, directory: Path) -> None:
         order.append(name)
         archive.file(f"/modules/{name}.ko", data)
 
-    for name in MODULES:
-        add(name)
-    archive.file("/modules/order", "".join(f"{name}.ko\n" for name in order).encode())
+    for what, names in MODULES.items():
+        for name in names:
+            add(name)
+        listed = "".join(f"{name}.ko\n" for name in order[begin:])
+        archive.file(f"/modules/{what}", listed.encode())
+        begin = len(order)
 
 
 def add_rest(archive: Archive, tree: Tree, policy: bytes, pki: Path) -> None:

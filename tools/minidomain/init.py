@@ -63,9 +63,9 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
     check(libc.mount(*encoded, ctypes.c_ulong(flags), options.encode()), f"mount {target}")
 
 
-def load_modules() -> None:
-    """The kernel modules of the image, in the image's order."""
-    for name in (MODULES / "order").read_text().split():
+def load_modules(what: str) -> None:
+    """The kernel modules that something needs, in the image's order."""
+    for name in (MODULES / what).read_text().split():
         with (MODULES / name).open("rb") as file:
             check(libc.syscall(FINIT_MODULE, file.fileno(), b"", 0), f"module {name}")
         (MODULES / name).unlink()  # it would only take up memory
@@ -174,6 +174,7 @@ def run() -> None:
         signal.signal(ending, lambda asked, _frame: stop(brokerd, signal.Signals(asked)))
     wait_until_served(brokerd)
     show_key()
+    load_modules("proxies")
     proxies = {}
     for number in range(PROXIES):
         words = [PROXY, "-m", "server", "0", f"data/vchan/{number}", str(VCHAN_SOCKET)]
@@ -222,7 +223,7 @@ def main() -> None:
         mount("sys", "/sys", "sysfs", plain)
         mount("dev", "/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC)
         mount("run", "/run", "tmpfs", plain, "mode=755,size=4m")
-        load_modules()
+        load_modules("state")
         say("waiting for the state's disk")
         prepare_state()
         run()
