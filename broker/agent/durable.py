@@ -34,12 +34,16 @@ class HeldPort(msgspec.Struct, frozen=True):
 
 
 class HeldFilter(msgspec.Struct, frozen=True):
-    """The last filter record accepted: for the life `nonce`, these profiles and variables."""
+    """The last filter record accepted: for the life `nonce`, these profiles and variables.
+
+    `head`: of profiles' texts, those before this number are not for it.
+    """
 
     seq: int
     nonce: str | None
     profiles: tuple[str, ...] = ()
     variables: dict[str, tuple[str, ...]] = {}
+    head: int = 0
 
 
 class Known(msgspec.Struct, kw_only=True):

@@ -3,7 +3,8 @@
 Once the broker has told of any profiles, every vif needs a filter record of its present life, also
 one that names no profile; and one whose grant says that it has profiles needs its record in any
 case. Without it the vif stays closed. What was accepted last is on disk: no
-older line is taken after it, and a restart needs no store to go on.
+older line is taken after it, and a restart needs no store to go on. Who has lost that takes what he
+is shown, but a record of a new life says which texts were in force then: older ones open nothing.
 """
 
 from __future__ import annotations
@@ -129,9 +130,12 @@ class VifFilters:
             self._once(f"{filter_path(channel)}: {error}")
             return
         before = -1 if known.filter is None else known.filter.seq
-        if record.seq > before:
+        if record.profiles and record.head > self._seq():
+            # What it had stays in force; the texts come first, and this is looked at again.
+            self._once(f"{filter_path(channel)}: for profiles {record.head}, not {self._seq()}")
+        elif record.seq > before:
             known.filter = HeldFilter(
-                record.seq, record.nonce, record.profiles, dict(record.variables)
+                record.seq, record.nonce, record.profiles, dict(record.variables), record.head
             )
         elif record.seq < before:
             self._once(f"{filter_path(channel)}: seq {record.seq} is older than {before}")
@@ -142,6 +146,10 @@ class VifFilters:
         if ends != (self._domid, channel.device_class, channel.frontend, channel.device):
             raise RecordError("it is another vif's")
         return record
+
+    def _seq(self) -> int:
+        """The number of the texts here; 0: there are none."""
+        return 0 if self._head is None else self._head.seq
 
     def _once(self, problem: str) -> None:
         """The same line is read again and again."""
@@ -160,7 +168,13 @@ class VifFilters:
             if self._head is None and not self.attached and not known.memory.filtered:
                 return None
             raise GateError("no filter record is signed for it")
-        return PortFilter(held.profiles, held.variables) if held.profiles else None
+        if not held.profiles:
+            return None
+        if held.head > self._seq():
+            raise GateError(
+                f"its filter record is for profiles {held.head}, and those here are {self._seq()}"
+            )
+        return PortFilter(held.profiles, held.variables)
 
     def of_device(self, device: Device) -> PortFilter | None:
         """The same, of a device's present life.

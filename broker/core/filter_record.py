@@ -4,7 +4,7 @@ Two kinds, both read like decision records (`record`): one line, canonical, sign
 
 A vif's, in `/broker/v1/filter/<be>/<class>/<fe>/<dev>`:
 
-    filter seq=9 fe=3 be=0 class=vif dev=0 uuid=… nonce=… profiles=clean-traffic
+    filter seq=9 fe=3 be=0 class=vif dev=0 uuid=… nonce=… head=8 profiles=clean-traffic
         variables=IP@10.0.0.5+MAC@00:16:3e:00:00:01 sig=…
 
 The profiles' texts, the same for every vif, in the nodes `/broker/v1/profiles/<n>`: in `head`
@@ -64,7 +64,7 @@ _CONTEXT: Final = b"xpb-filter-v1\n"
 _HEAD_CONTEXT: Final = b"xpb-profiles-v1\n"
 _FIELDS: Final = (
     *("seq", "fe", "be", "class", "dev", "uuid", "nonce"),
-    *("profiles", "variables"),
+    *("head", "profiles", "variables"),
 )
 _HEAD_FIELDS: Final = ("seq", "digest", "bytes", "chunks")
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
@@ -94,7 +94,9 @@ class FilterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `variables` are given by the toolstack and by parameters; a profile's own defaults are not
     among them, nor are those that the profiles let the agent learn: `broker.filters.bind` tells
-    which, and binding has to succeed before the vif opens.
+    which, and binding has to succeed before the vif opens. `head` numbers the texts that were in
+    force when it was signed: older ones must not be used for this life. So who has no state left,
+    and is given an old head again, does not open a vif with it.
     """
 
     seq: int
@@ -104,6 +106,7 @@ class FilterRecord(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     uuid: str | None
     nonce: str | None
+    head: int = 0
     profiles: tuple[str, ...] = ()
     variables: Mapping[str, tuple[str, ...]] = {}
 
@@ -171,6 +174,7 @@ def parse_filter(text: bytes) -> FilterRecord:
         device=required_value(raw, "dev", DECIMAL),
         uuid=matched_value(raw, "uuid", UUID),
         nonce=matched_value(raw, "nonce", _NONCE),
+        head=int(required_value(raw, "head", DECIMAL)),
         profiles=() if profiles is None else tuple(profiles.split(",")),
         variables={} if variables is None else _variables(variables),
     )
@@ -188,7 +192,7 @@ def _text(record: FilterRecord) -> str:
         f"filter seq={record.seq} fe={record.frontend} be={record.backend} "
         f"class={encode_value(record.device_class)} dev={encode_value(record.device)} "
         f"uuid={encode_value(record.uuid)} nonce={encode_value(record.nonce)} "
-        f"profiles={encode_value(','.join(record.profiles) or None)} "
+        f"head={record.head} profiles={encode_value(','.join(record.profiles) or None)} "
         f"variables={encode_value(variables or None)}"
     )
 

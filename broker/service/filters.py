@@ -19,6 +19,7 @@ from broker.core.filter_record import (
     FilterRecord,
     ProfilesHead,
     checked_text,
+    head_number,
     pack_profiles,
     parse_filter,
     sign_filter,
@@ -214,11 +215,16 @@ class Filters:
         path = paths.filter_path(device.channel)
         before, bare = self.state.records.get(path), not found.profiles
         record = msgspec.structs.replace(
-            _record(device, found), seq=seq, uuid=decision.uuid, nonce=decision.nonce
+            _record(device, found),
+            seq=seq,
+            uuid=decision.uuid,
+            nonce=decision.nonce,
+            head=head_number(self.state.head) if self.state.head else 0,
         )
         if before is not None:
             told = parse_filter(before)
-            if msgspec.structs.replace(told, seq=seq) == record:
+            # Newer texts make no record anew: an update is one line, whatever the number of vifs.
+            if msgspec.structs.replace(told, seq=seq, head=record.head) == record:
                 return FilterText(path, before, fresh=False, bare=bare)
         return FilterText(path, sign_filter(record, self._key), fresh=True, bare=bare)
 
@@ -343,6 +349,7 @@ def _record(device: Device, found: Wanted) -> FilterRecord:
         device=device.device,
         uuid=str(UUID(int=0)),
         nonce="0" * 32,
+        head=10**18,
         profiles=found.profiles,
         variables=found.given,
     )

@@ -120,3 +120,31 @@ def test_killed_and_started_again_profiles_hold_without_a_store(host: Bridged):
         lambda: {it["profiles"][0] for it in host.shown()["ports"] if it["profiles"]} == {"p"}, "p"
     )
     assert not host.leaks()
+
+
+def test_a_record_waits_for_the_texts_that_it_was_signed_beside(host: Bridged):
+    """A record of the present life says how new texts must be for it: no older ones are used."""
+    begin(host, {3: (), 4: ()}, {"p.yaml": PASS})
+    host.come_to("open", 3, 4)
+    tell_filter(host, 3, "p", seq=2, head=2)
+    host.beat_until(lambda: "for profiles 2, not 1" in host.text(), "older texts refused")
+    assert host.passes(), "what it had stays in force"
+    tell_profiles(host, {"p.yaml": DROP}, seq=2)
+    host.beat_until(lambda: not host.leaks(), "nothing passes the newer text")
+
+
+def test_texts_that_were_lost_are_not_replaced_by_older_ones(host: Bridged):
+    begin(host, {3: (), 4: ()}, {"p.yaml": DROP})
+    tell_profiles(host, {"p.yaml": DROP}, seq=2)
+    tell_filter(host, 3, "p", seq=2, head=2)
+    host.come_to("open", 3, 4)
+    host.beat_until(lambda: not host.leaks(), "nothing passes the profile")
+    host.end(signal.SIGKILL)
+    (host.directory / "state" / "profiles.json").unlink()
+    tell_profiles(host, {"p.yaml": PASS}, seq=1)
+    host.start()
+    host.beat_until(lambda: "for%20profiles%202" in host.reason(3), "why it is closed")
+    assert host.enforced("vif/0", 3) != "open"
+    assert not host.leaks()
+    tell_profiles(host, {"p.yaml": PASS}, seq=2)
+    host.beat_until(host.passes, "texts that are new enough open it")

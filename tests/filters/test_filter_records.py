@@ -38,12 +38,13 @@ RECORD = FilterRecord(
     device="0",
     uuid=UUID,
     nonce="ab" * 16,
+    head=8,
     profiles=("clean-traffic", "isolated"),
     variables={"MAC": ("00:16:3e:00:00:05",), "IP": ("10.0.0.5", "10.0.0.0/8"), "E": ()},
 )
 TEXT = (
     b"filter seq=9 fe=3 be=0 class=vif dev=0 uuid=6f7c1c6e-0a3f-4d3e-9d2e-0f1c2d3e4f50 "
-    b"nonce=abababababababababababababababab profiles=clean-traffic,isolated "
+    b"nonce=abababababababababababababababab head=8 profiles=clean-traffic,isolated "
     b"variables=E@+IP@10.0.0.5,10.0.0.0/8+MAC@00:16:3e:00:00:05"
 )
 

@@ -11,6 +11,7 @@ from broker_host import POLICY, nonce, until, uuid_of
 
 from broker.core.filter_record import (
     MAX_CHUNKS,
+    head_number,
     is_filtered,
     pack_profiles,
     unpack_profiles,
@@ -369,6 +370,10 @@ async def test_a_profile_is_stored_updated_and_destroyed(host, box):
     await call(brokerd, "filter_update", methods.FilterUpdate, text=other, replaces=made.digest)
     await until(lambda: texts(host, box) == {"web-only.yaml": other.encode()})
     assert host.read(paths.filter_path(channel)) == record, "one head, whatever the vifs"
+    host.report(channel)
+    await until(lambda: host.read(paths.filter_path(channel)) != record)
+    newer = head_number(host.read("/broker/v1/profiles/head"))
+    assert told(host, box, channel).head == newer, "a new life's record is for texts as new"
 
     broken = WEB_ONLY.replace("PORT", "OTHER")
     code, said = await refused(brokerd, "filter_update", methods.FilterUpdate, text=broken)
