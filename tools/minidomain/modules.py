@@ -1,16 +1,17 @@
 """All Python modules of the image in one file, and the one who imports from it.
 
 Looking for a module in directories takes longer than running most of them. The file is: eight
-bytes that say how long the index is; the index; the modules' code, one after the other. The index
-has for each name where the module's source was, and where its code begins and ends. A shared
-object has no code there and lies where its source would be; a package that is a mere directory
-has neither.
+bytes that say how long the index is; the index; the modules' code, one after the other, each
+compressed, since the file takes up memory. The index has for each name where the module's source
+was, and where its code begins and ends. A shared object has no code there and lies where its
+source would be; a package that is a mere directory has neither.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
+import zlib
 
 # importlib itself is not there yet.
 from _frozen_importlib import ModuleSpec
@@ -31,7 +32,7 @@ def packed(sources: Mapping[str, str], codes: Mapping[str, bytes]) -> bytes:
     parts = []
     end = 0
     for name, source in sorted(sources.items()):
-        code = codes.get(source, b"")
+        code = zlib.compress(codes[source], 9) if source in codes else b""
         index[name] = (source, end, end + len(code))
         parts.append(code)
         end += len(code)
@@ -69,4 +70,4 @@ class Modules:
         _, begin, end = self._index[module.__spec__.name]  # type: ignore[attr-defined]  # every module has one by now
         if begin < end:
             code = os.pread(self._file, end - begin, self._begin + begin)
-            exec(marshal.loads(code), vars(module))
+            exec(marshal.loads(zlib.decompress(code)), vars(module))
