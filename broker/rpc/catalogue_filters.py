@@ -119,7 +119,7 @@ FILTER_METHODS: Final = (
         result=tuple[FilterCounts, ...],
         verb="filter.counts",
         object="broker",
-        help="what rules of filter profiles decided, and learned addresses, as agents report them",
+        help="what rules of filter profiles decided and vifs learned, as agents report it",
         example="brokerctl filter counts",
     ),
     Method(
