@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
+import msgspec
+
 Code = Literal[
     "bad_request",
     "denied",
@@ -51,6 +53,13 @@ class RpcError(Exception):
         self.code: Code = code
         self.message = message
         self.problems = problems
+
+
+def error_body(error: RpcError) -> bytes:
+    """An error as the JSON that answers a call."""
+    return msgspec.json.encode(
+        {"error": {"code": error.code, "message": error.message, "problems": error.problems}}
+    )
 
 
 class ListenError(ValueError):
