@@ -22,8 +22,10 @@ READ: Final = "read"
 LOAD: Final = "policy.load"
 GOVERN: Final = "policy.govern"
 APPROVE: Final = "policy.approve"
-_SPELLED_OUT: Final = frozenset({GOVERN, APPROVE})
-"""Verbs that no `policy.*` covers: who holds them holds them by name."""
+ADDRESS: Final = "filter.address"
+"""Beside `filter.attach`: to give a vif addresses of its own by what is attached."""
+_SPELLED_OUT: Final = frozenset({GOVERN, APPROVE, ADDRESS})
+"""Verbs that no `policy.*` or `filter.*` covers: who holds them holds them by name."""
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_PROFILES: Final = 16
 _KINDS: Final = {"MAC": "mac", "IP": "ipv4", "IPV6": "ipv6", "LINK_LOCAL": "ipv6"}
 """Variables whose values are one vif's alone, on one bridge; by what they are."""
+ADDRESSES: Final = frozenset(_KINDS)
+"""Their names: who gives one says who a guest may be."""
 _TOLD: Final = ("MAC", "IP", "IPV6")
 """Of which the toolstack tells some, and parameters add more."""
 

@@ -70,16 +70,27 @@ class Authority:
             return
         role = self._role(caller.role)
         if role is None:
-            self._deny(caller, method, f"the policy in force has no role {caller.role}")
+            self._deny(caller, method.verb, f"the policy in force has no role {caller.role}")
         reads = not method.writes
         if arguments is None or method.object == "each":
             if not may_ever(role, method.verb, reads=reads):
-                self._deny(caller, method, f"role {caller.role} may not {method.verb}")
+                self._deny(caller, method.verb, f"role {caller.role} may not {method.verb}")
             return
         target = self._targets.of_call(method, arguments)
         if not permit(role, method.verb, target, reads=reads).granted:
             words = f"role {caller.role} may not {method.verb} on {_shown(target)}"
-            self._deny(caller, method, words)
+            self._deny(caller, method.verb, words)
+
+    def require(self, caller: Caller, verb: str, target: Target) -> None:
+        """Let a call do what takes another verb beside its own, or refuse it.
+
+        Raises:
+            RpcError: `denied`.
+        """
+        if caller.role == ROOT:
+            return
+        if not permit(self._role(caller.role) or (), verb, target, reads=False).granted:
+            self._deny(caller, verb, f"role {caller.role} may not {verb} on {_shown(target)}")
 
     def requester(self, caller: Caller) -> Requester:
         """The caller, with what he may do to the policy in force."""
@@ -112,8 +123,8 @@ class Authority:
             self._roles = {} if policy is None else roles_of(policy.definition)
         return self._roles.get(name)
 
-    def _deny(self, caller: Caller, method: Method, why: str) -> Never:
-        self._engine.audit.call_denied(caller, method.verb, escape(why))
+    def _deny(self, caller: Caller, verb: str, why: str) -> Never:
+        self._engine.audit.call_denied(caller, verb, escape(why))
         raise RpcError("denied", f"{escape(why)}; nothing was done")
 
 

@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.core.definition import Attached
-from broker.filters.attach import wanted
+from broker.core.roles import ADDRESS
+from broker.filters.attach import ADDRESSES, wanted
 from broker.filters.bind import BindError, variables_of
 from broker.filters.load import load_profile
 from broker.net.filters.holdable import unholdable
@@ -139,6 +140,10 @@ class FilterCalls(FilterLooks):
         self._digest_of(name)
         place = self._place(arguments.domain, arguments.device)
         given = {key: tuple(values) for key, values in sorted(arguments.given.items())}
+        if not ADDRESSES.isdisjoint(given):
+            # They are added to what the toolstack says: a guest may be somebody else with them.
+            target = self._targets.of_bound(place.bound, place.key)
+            self._authority.require(caller, ADDRESS, target)
         binding = Binding(given, caller.subject, time.time())
         before = filters.state.attached.get(place, {}).get(name)
         if before is not None and before.given == given:

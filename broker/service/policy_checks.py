@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.governance import governed_changes
-from broker.core.roles import GOVERN, READ
+from broker.core.roles import ADDRESS, GOVERN, READ
 from broker.rpc import methods
 from broker.rpc.catalogue import METHODS
 
@@ -22,7 +22,7 @@ def governed_changes_of(current: Policy | None, policy: Policy) -> tuple[str, ..
 
 def unknown_verbs(policy: Policy) -> Iterator[str]:
     """What roles grant that no method asks for, each with its place."""
-    known = {READ, GOVERN}
+    known = {READ, GOVERN, ADDRESS}
     for method in METHODS:
         known.update((method.verb, f"{method.verb.partition('.')[0]}.*"))
     for name, grants in policy.definition.roles.items():

@@ -54,7 +54,8 @@ roles:
     - {verbs: [domain.*, channel.*, label.list, decision.query], group: red}
     - {verbs: [filter.vifs, filter.show, filter.attached], group: red}
   deployer: [{verbs: [read, policy.load], second_person: true}]
-  officer: [{verbs: [read, policy.load, policy.govern, policy.approve, filter.attach]}]
+  officer:
+    - {verbs: [read, policy.load, policy.govern, policy.approve, filter.attach, filter.address]}
 """
 _FILTERED: Final = 6
 """Domains whose vifs have filter profiles; the last of them learns no address."""

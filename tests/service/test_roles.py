@@ -312,6 +312,39 @@ async def test_a_label_is_given_and_taken_only_within_the_role(host, box):
 
 
 @run
+async def test_an_address_is_given_by_who_may_give_addresses_alone(host, box):
+    roles = {
+        "attach": ["filter.attach"],
+        "wild": ["filter.*"],
+        "both": ["filter.attach", "filter.address"],
+        "address": ["filter.address"],
+    }
+    elsewhere = "{verbs: filter.attach}, {verbs: filter.address, domain: d4}"
+    box.policy.write_text(policy(roles, elsewhere=elsewhere))
+    admin = (await box.start()).admin
+    host.create(3)
+    box.label(uuid_of(3), "plain")
+    channel = host.vif(3)
+    host.report(channel)
+    await host.decided(channel, "grant")
+    bare = {"domain": "d3", "profile": "clean-traffic"}
+    given = {"MAC": ["00:16:3e:00:00:44"], "IP": ["10.0.0.9"], "IPV6": ["fd00::9"]}
+    given["LINK_LOCAL"] = ["fe80::9"]
+    for name, values in given.items():
+        for role in ("attach", "wild", "elsewhere", "address"):
+            asked = {**bare, "given": {name: values}}
+            await denied(admin, caller(role), "filter.attach", **asked)
+    assert box.lines("filter_attached") == []
+    assert box.lines("call_denied")[0]["verb"] == "filter.address"
+    rogue = {**bare, "profile": "no-rogue-dhcp", "given": {"DHCP_SERVER": ["10.0.0.1"]}}
+    for role in ("attach", "wild", "elsewhere"):
+        await call(admin, caller(role), "filter.attach", **bare)
+        await call(admin, caller(role), "filter.attach", **rogue)
+    await call(admin, caller("both"), "filter.attach", **bare, given=given)
+    assert box.lines("filter_attached")[-1]["given"] == given
+
+
+@run
 async def test_denied_calls_are_in_the_audit_once_and_counted_after(host, box):
     scoped = await two_domains(host, box)
     for _ in range(5):
