@@ -68,7 +68,7 @@ test-mutants: ## every rule of the kernel's tables changed, one at a time: a tes
 	@$(MAKE) --no-print-directory venv-dev
 	@tools/mutants/run
 
-fuzz: venv-fuzz ## description loader, ring validator and monitor: make fuzz [TIME=seconds for each] [ONLY=name]
+fuzz: venv-fuzz ## every parser, ring validator and monitor: make fuzz [TIME=seconds for each] [ONLY=name]
 	@$(BIN)/python -m tools.fuzz $(if $(TIME),--seconds $(TIME)) $(if $(ONLY),--only $(ONLY))
 
 lint: venv-dev ## ruff, mypy strict, import-linter

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Never
 import msgspec
 
 from broker.rpc.errors import RpcError
+from broker.text.escape import printable
 
 if TYPE_CHECKING:
     from broker.rpc.table import Arguments, Method
@@ -52,7 +53,7 @@ def _no_constant(name: str) -> Never:
 
 def _bad(method: Method, what: str) -> RpcError:
     wanted = ", ".join(field.encode_name for field in msgspec.structs.fields(method.arguments))
-    shown = what.encode("ascii", "backslashreplace").decode("ascii")[:MAX_PROBLEM_CHARACTERS]
+    shown = printable(what, MAX_PROBLEM_CHARACTERS)
     return RpcError(
         "bad_request", f"{method.name}: {shown}; it takes a JSON object of: {wanted or 'nothing'}"
     )

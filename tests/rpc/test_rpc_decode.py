@@ -69,6 +69,7 @@ def test_an_empty_body_is_no_arguments():
         (b'{"domain": "a", "domain": "b", "label": "c"}', "given twice: 'domain'"),
         (b'{"domain": "a", "label": "c", "x": {"y": 1, "y": 2}}', "given twice: 'y'"),
         (b'{"domain": "a", "label": "b", "force": true}', "unknown field `force`"),
+        (b'{"domain": "a", "label": "b", "\x7f\\u001b[2J": 1}', r"unknown field `\x7f\x1b[2J`"),
         (b'{"domain": "a"}', "missing required field `label`"),
         (b'{"domain": 1, "label": "b"}', "Expected `str`, got `int`"),
         (b'{"domain": "", "label": "b"}', "length >= 1"),
@@ -90,7 +91,7 @@ def test_a_body_with_any_doubt_is_refused_and_says_why(body, says):
     assert caught.value.code == "bad_request"
     assert says in caught.value.message
     assert len(caught.value.message) < 500
-    assert caught.value.message.isascii()
+    assert caught.value.message.isascii() and caught.value.message.isprintable()
 
 
 @pytest.mark.parametrize(

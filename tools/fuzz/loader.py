@@ -10,16 +10,13 @@ from broker.protocol.c_header import c_header
 from broker.protocol.load import load_spec
 from broker.protocol.monitor import Monitor
 from broker.text.problems import ProblemsError
+from tools.fuzz.expected import UnexpectedError, refused_well
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SPECS = Path(__file__).parents[2] / "protocol_specs"
 _MADE = re.compile(r"[\x20-\x7e\n]*")
-
-
-class UnexpectedError(Exception):
-    """Something was let through that must not be."""
 
 
 def run(data: bytes) -> None:
@@ -31,8 +28,7 @@ def run(data: bytes) -> None:
     try:
         spec = load_spec(data, "fuzz")
     except ProblemsError as error:
-        if not error.problems or any(one.line < 1 or one.column < 1 for one in error.problems):
-            raise UnexpectedError(str(error)) from error
+        refused_well(error)
         return
     Monitor(spec)
     if spec.rings is not None:

@@ -11,6 +11,7 @@ from support.specs import CLASSES, monitor, spec
 
 from broker.protocol.conditions import SIDES
 from broker.protocol.parties import Party
+from tools.fuzz.expected import UnexpectedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +23,6 @@ _NUMBERS = [str(number).encode() for number in (*range(9), 17, 4096, 2**32 - 1, 
 _OTHERS = [b"", b"-1", b"connected", b"x" * 600, b"\xff\x00", b"1,2", b"00:16:3e:00:00:01"]
 _LONGEST = 200
 """Steps of one life."""
-
-
-class UnexpectedError(Exception):
-    """The monitor did what it must not."""
 
 
 def _keys(side: str, described: Spec) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from support.ring_messages import GIVEN, RINGS, TRAFFIC, rings_of
 
 from broker.protocol.ring import RingValidator
+from tools.fuzz.expected import UnexpectedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 _TABLES = {name: rings_of(name) for name in ("vbd", "vif")}
 _SHARES = 16
 """What is given is one of so many values over its range, or a likely one."""
-
-
-class UnexpectedError(Exception):
-    """The validator did what it must not."""
 
 
 class _Input:
