@@ -147,10 +147,13 @@ def brokerds_main() -> Callable[[list[str]], int]:
 
 
 def wait_until_served(brokerd: int) -> None:
-    """Until brokerd listens to the proxies, which is after all else of its start, or has ended."""
+    """Until brokerd listens to the proxies, which is after all else of its start, or has ended.
+
+    It is seldom looked at: the processor is brokerd's.
+    """
     ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
     while not VCHAN_SOCKET.exists() and os.waitid(os.P_PID, brokerd, ended) is None:
-        time.sleep(0.05)
+        time.sleep(0.25)
 
 
 def show_key() -> None:
