@@ -83,6 +83,14 @@ def raw(text):
     return bytes.fromhex(text.replace(":", ""))
 
 
+def silent_up(*names):
+    """Commands that bring links up which say nothing of their own: first no address, then up.
+
+    In one command it depends on the kernel which comes first.
+    """
+    return [f"link set {name} {what}" for what in ("addrgenmode none", "up") for name in names]
+
+
 class Guest:
     """One station: a veth's far end with a raw socket on it."""
 
@@ -121,7 +129,7 @@ class Net:
                 f"link add {name} type bridge mcast_snooping 0 forward_delay 0"
                 for name in bridges or ("br0",)
             ),
-            *(f"link set {name} addrgenmode none up" for name in bridges or ("br0",)),
+            *silent_up(*(bridges or ("br0",))),
         )
 
     def add(self, *names, bridge="br0", up=True):
@@ -137,7 +145,7 @@ class Net:
                 *([f"link set {name} up"] if up else []),
             ]
         self.host.ip(*lines)
-        self.guests.ip(*(f"link set g{name} addrgenmode none up" for name in names))
+        self.guests.ip(*silent_up(*(f"g{name}" for name in names)))
         made = [Guest(self, name, number) for name, number in zip(names, numbers, strict=True)]
         for guest in made:
             guest.index = self.index(guest.port)

@@ -21,7 +21,8 @@ ASKED = (
     "vlan.id: 5", "arp.op: request", "ip.protocol: 47", "tcp.dport: 80", "udp.dport: 80",
     "icmp.type: echo-request", "icmpv6.type: 128", 'nd.target: "fd00::1"', "nd.lladdr: none",
     'nd.lladdr: "02:00:00:00:00:01"', "dhcp.op: reply", "dhcpv6.type: 2", "ip6.protocol: udp",
-    "ip6.fragment: first",
+    "ip6.fragment: first", "ip6.nexthdr: tcp", "icmp.code: 0", "icmpv6.code: 0",
+    "tcp.sport: 80", "udp.sport: 80", 'dhcp.chaddr: "02:00:00:00:00:01"',
 )  # fmt: skip
 """What a profile asks of each header: a rule that accepts, in one, and that drops, in another."""
 

@@ -72,7 +72,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             reverse=True,
         )
         killer = _noticed(mutant, order)
-        if killer is None or _fails(killer):  # one that fails without it too has noticed nothing
+        if killer is None:
             survivors.append(mutant)
             print(f"SURVIVED | {mutant.name}", flush=True)
         else:
@@ -90,8 +90,14 @@ def _in_force(mutant: Mutant) -> AbstractContextManager[None]:
 
 
 def _noticed(mutant: Mutant, items: list[pytest.Item]) -> pytest.Item | None:
-    with _in_force(mutant):
-        return next((item for item in items if _fails(item)), None)
+    for item in items:
+        with _in_force(mutant):
+            failed = _fails(item)
+        if failed and not _fails(item):
+            return item
+        if failed:  # it has noticed nothing
+            print(f"         | fails without any mutant now: {item.nodeid}", flush=True)
+    return None
 
 
 def _fails(item: pytest.Item) -> bool:
