@@ -197,7 +197,6 @@ class BackendDirs:
 
     async def remove(self, device: Device, names: Sequence[str]) -> None:
         """Remove these nodes, those there are, in this life only."""
-
         paths = [f"{device.path}/{name}" for name in names]
 
         async def body(transaction: Transaction) -> None:
