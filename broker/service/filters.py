@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -97,7 +98,7 @@ class Filters:
         """
         texts = dict(shipped)
         for name, digest in self.state.profiles.items():
-            path = statedir.filter_file(digest)
+            path = statedir.file_of("filter", digest)
             try:
                 texts[name] = path.read_bytes()
             except OSError as error:
@@ -111,7 +112,7 @@ class Filters:
                 raise RefusedError(f"filter profile {name} is not what was stored; restore it")
         self.shipped = shipped
         self.profiles = profiles
-        self.keep = statedir.keep_filter
+        self.keep = partial(statedir.keep, "filter")
 
     def put(self, profiles: Profiles) -> None:
         """These are in force now; every vif has to be judged anew."""

@@ -78,7 +78,7 @@ class Policies:
         digest = self._engine.state.policy_digest
         if digest is None:
             return False
-        path = self._statedir.policy_file(digest)
+        path = self._statedir.file_of("policy", digest)
         try:
             data = path.read_bytes()
             policy = load_policy(data, str(path))
@@ -266,7 +266,7 @@ class Policies:
             read.signer,
         )
         try:
-            self._statedir.keep_policy(policy.digest, data)
+            self._statedir.keep("policy", policy.digest, data)
         except OSError as error:
             raise RpcError("unavailable", f"the policy cannot be kept: {error}") from None
         waited = list(engine.state.proposals.values())

@@ -86,7 +86,7 @@ class Proposals:
             read.signer,
         )
         try:
-            self._statedir.keep_proposal(policy.digest, data)
+            self._statedir.keep("proposal", policy.digest, data)
         except OSError as error:
             raise RpcError("unavailable", f"the policy cannot be kept: {error}") from None
         self._commit(line)
@@ -120,7 +120,7 @@ class Proposals:
             RpcError: `unavailable`, they cannot be read.
         """
         try:
-            return self._statedir.proposal_file(proposal.digest).read_bytes()
+            return self._statedir.file_of("proposal", proposal.digest).read_bytes()
         except OSError as error:
             raise RpcError("unavailable", f"the policy cannot be read: {error}") from None
 
@@ -147,7 +147,7 @@ class Proposals:
     def forget_file(self, digest: str) -> None:
         """Remove a proposal's bytes, once no proposal is of them."""
         if all(it.digest != digest for it in self._engine.state.proposals.values()):
-            self._statedir.proposal_file(digest).unlink(missing_ok=True)
+            self._statedir.file_of("proposal", digest).unlink(missing_ok=True)
 
     def view(self, proposal: Proposal) -> methods.Proposal:
         """One for display."""

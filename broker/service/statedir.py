@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 KEY: Final = "broker.key"
 PUBLIC_KEY: Final = "broker.pub"
 LOCK: Final = "lock"
+Kept = Literal["policy", "proposal", "filter"]
+"""What is kept byte for byte: policies, policies that wait for approval, stored filter profiles."""
 
 
 class RefusedError(Exception):
@@ -73,41 +75,17 @@ class StateDir:
         finally:
             os.close(self._lock)
 
-    def policy_file(self, digest: str) -> Path:
-        """Where a policy's exact bytes are kept, by its digest `sha256:<hex>`."""
-        return self.path / f"policy-{digest.removeprefix('sha256:')}.yaml"
+    def file_of(self, kind: Kept, digest: str) -> Path:
+        """Where exact bytes are kept, by their digest `sha256:<hex>`."""
+        return self.path / f"{kind}-{digest.removeprefix('sha256:')}.yaml"
 
-    def keep_policy(self, digest: str, data: bytes) -> None:
-        """Keep a policy's bytes, durably, before the journal refers to them.
-
-        Raises:
-            OSError: they cannot be written.
-        """
-        write_durably(self.policy_file(digest), data, 0o600)
-
-    def proposal_file(self, digest: str) -> Path:
-        """Where the exact bytes of a policy that waits for approval are kept."""
-        return self.path / f"proposal-{digest.removeprefix('sha256:')}.yaml"
-
-    def keep_proposal(self, digest: str, data: bytes) -> None:
-        """Keep a policy that waits, durably, before the journal refers to it.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        write_durably(self.proposal_file(digest), data, 0o600)
-
-    def filter_file(self, digest: str) -> Path:
-        """Where a stored filter profile's exact bytes are kept."""
-        return self.path / f"filter-{digest.removeprefix('sha256:')}.yaml"
-
-    def keep_filter(self, digest: str, data: bytes) -> None:
-        """Keep a filter profile's bytes, durably, before the journal refers to them.
+    def keep(self, kind: Kept, digest: str, data: bytes) -> None:
+        """Keep bytes, durably, before the journal refers to them.
 
         Raises:
             OSError: they cannot be written.
         """
-        write_durably(self.filter_file(digest), data, 0o600)
+        write_durably(self.file_of(kind, digest), data, 0o600)
 
     def _open_key(self, path: Path) -> Ed25519PrivateKey:
         if path.exists():

@@ -67,7 +67,7 @@ async def test_a_policy_that_takes_nothing_away_needs_no_word(host, box):
     assert host.verdict(vif) == "grant"
 
 
-@pytest.mark.parametrize("step", ["keep_policy", "commit"])
+@pytest.mark.parametrize("step", ["keep", "commit"])
 @run
 async def test_a_load_that_ends_midway_leaves_the_old_policy_or_the_new_never_a_mixture(
     host, box, monkeypatch, step
@@ -81,7 +81,7 @@ async def test_a_load_that_ends_midway_leaves_the_old_policy_or_the_new_never_a_
         pass
 
     for when in ("before", "after"):
-        target = StateDir if step == "keep_policy" else type(box.brokerd.audit._journal)
+        target = StateDir if step == "keep" else type(box.brokerd.audit._journal)
         plain = getattr(target, step)
 
         def ends(self, *arguments, plain=plain, when=when):
