@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from net_rig import OBSERVER, Net
+from net_rig import OBSERVER, Net, mac
 
 from broker.net.classes import classify
 from broker.net.enforcer import PortEnforcer
@@ -47,3 +47,19 @@ class Labelled:
     def close(self):
         self._nft.close()
         self.net.close()
+
+
+def lay(rig, *names):
+    """Guests that dom0 routes for, with a fixed neighbour entry for each; the rig, and they."""
+    guests = rig.net.add(*names, bridge=None)
+    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        rig.net.host.sysctl(path, "1")
+    for n, guest in enumerate(guests, 1):
+        rig.net.host.ip(
+            f"link set {guest.port} address {mac(100 + n)}",
+            f"addr add 10.{n}.0.100/24 dev {guest.port}",
+            f"addr add fd0{n}::100/64 dev {guest.port} nodad",
+            f"neigh add 10.{n}.0.1 lladdr {guest.mac} dev {guest.port}",
+            f"neigh add fd0{n}::1 lladdr {guest.mac} dev {guest.port}",
+        )
+    return rig, guests

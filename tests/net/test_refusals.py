@@ -13,6 +13,7 @@ import time
 from collections import Counter
 
 import pytest
+from labelled_rig import lay
 from net_rig import OBSERVER, delivered, ethernet, frame_for, ipv4, ipv6, mac, marker, run, teach
 
 from broker.net.label_ids import DOM0, NOBODY, label_id
@@ -243,19 +244,7 @@ def test_samples_come_at_a_bounded_rate_and_every_refusal_is_counted(bridged, la
 @pytest.fixture
 def routed(labelled, soil):
     """Red and blue routed, a vif without a class, a plain link, and green on a governed bridge."""
-    rig = labelled()
-    names = ("vif1.0", "vif2.0", "vif3.0", "lan0")
-    guests = rig.net.add(*names, bridge=None)
-    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-        rig.net.host.sysctl(path, "1")
-    for n, guest in enumerate(guests, 1):
-        rig.net.host.ip(
-            f"link set {guest.port} address {mac(100 + n)}",
-            f"addr add 10.{n}.0.100/24 dev {guest.port}",
-            f"addr add fd0{n}::100/64 dev {guest.port} nodad",
-            f"neigh add 10.{n}.0.1 lladdr {guest.mac} dev {guest.port}",
-            f"neigh add fd0{n}::1 lladdr {guest.mac} dev {guest.port}",
-        )
+    rig, guests = lay(labelled(), "vif1.0", "vif2.0", "vif3.0", "lan0")
     (green,) = rig.net.add("vif5.0")
     rig.net.host.ip(
         "addr add 10.5.0.100/24 dev br0", f"neigh add 10.5.0.1 lladdr {green.mac} dev br0"

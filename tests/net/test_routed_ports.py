@@ -8,6 +8,7 @@ import struct
 import time
 
 import pytest
+from labelled_rig import lay
 from net_rig import arp, ethernet, ipv4, ipv6, mac, marker, raw, run
 
 pytestmark = pytest.mark.root
@@ -17,21 +18,6 @@ pytestmark = pytest.mark.root
 def routed(labelled):
     """Three routed guests; dom0 has a fixed neighbour entry for each."""
     return lay(labelled(), "vif1.0", "vif2.0", "vif3.0")
-
-
-def lay(rig, *names):
-    guests = rig.net.add(*names, bridge=None)
-    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-        rig.net.host.sysctl(path, "1")
-    for n, guest in enumerate(guests, 1):
-        rig.net.host.ip(
-            f"link set {guest.port} address {mac(100 + n)}",
-            f"addr add 10.{n}.0.100/24 dev {guest.port}",
-            f"addr add fd0{n}::100/64 dev {guest.port} nodad",
-            f"neigh add 10.{n}.0.1 lladdr {guest.mac} dev {guest.port}",
-            f"neigh add fd0{n}::1 lladdr {guest.mac} dev {guest.port}",
-        )
-    return rig, guests
 
 
 def packet(family, sender, receiver):

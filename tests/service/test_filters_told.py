@@ -98,12 +98,19 @@ async def vif_of(host, box, domid, label="plain", ip=None):
     return channel
 
 
+async def granted(host, box, attached=None, label="plain", ip=None):
+    """Domain 3's vif, granted by a broker that has just started; `attached` to label plain."""
+    if attached is not None:
+        box.policy.write_text(attaching(attached))
+    await box.start()
+    channel = await vif_of(host, box, 3, label, ip)
+    await host.decided(channel, "grant")
+    return channel
+
+
 @run
 async def test_a_vifs_filters_are_told_before_its_grant(host, box):
-    box.policy.write_text(attaching("clean-traffic"))
-    await box.start()
-    channel = await vif_of(host, box, 3, ip="10.0.0.5 2001:db8::5")
-    await host.decided(channel, "grant")
+    channel = await granted(host, box, "clean-traffic", ip="10.0.0.5 2001:db8::5")
     record = told(host, box, channel)
     assert record.profiles == ("clean-traffic",)
     assert record.variables == {
@@ -123,9 +130,7 @@ async def test_a_vifs_filters_are_told_before_its_grant(host, box):
 @embedded
 @run
 async def test_without_filters_nothing_is_told(host, box):
-    await box.start()
-    channel = await vif_of(host, box, 3)
-    await host.decided(channel, "grant")
+    channel = await granted(host, box)
     assert told(host, box, channel) is None
     assert host.read(f"{paths.PROFILES}/head") is None
 
@@ -133,10 +138,7 @@ async def test_without_filters_nothing_is_told(host, box):
 @embedded
 @run
 async def test_where_filters_are_in_use_every_vif_is_told_of_its_own(host, box):
-    box.policy.write_text(attaching("clean-traffic"))
-    await box.start()
-    channel = await vif_of(host, box, 3, "web_a")
-    await host.decided(channel, "grant")
+    channel = await granted(host, box, "clean-traffic", "web_a")
     assert told(host, box, channel).profiles == ()
 
 
@@ -156,10 +158,7 @@ async def test_a_disk_has_no_filters(host, box):
 @embedded
 @run
 async def test_a_new_life_is_told_anew_and_a_restart_tells_the_same(host, box):
-    box.policy.write_text(attaching("no-mac-spoofing"))
-    await box.start()
-    channel = await vif_of(host, box, 3)
-    await host.decided(channel, "grant")
+    channel = await granted(host, box, "no-mac-spoofing")
     first = told(host, box, channel)
     again = nonce()
     host.report(channel, again)
@@ -218,9 +217,8 @@ async def test_who_looks_at_a_vif_that_is_denied_claims_no_address_for_it(host, 
 @embedded
 @run
 async def test_a_profile_is_attached_to_a_running_domain_and_taken_off(host, box):
-    brokerd = await box.start()
-    channel = await vif_of(host, box, 3)
-    await host.decided(channel, "grant")
+    channel = await granted(host, box)
+    brokerd = box.brokerd
     before = host.text(channel)
     answer = await call(
         brokerd, "filter_attach", methods.FilterAttach, domain="d3", profile="clean-traffic"
@@ -308,9 +306,8 @@ async def test_attachments_are_found_again_after_a_restart(host, box):
 @embedded
 @run
 async def test_what_does_not_fit_is_not_attached(host, box):
-    brokerd = await box.start()
-    channel = await vif_of(host, box, 3)
-    await host.decided(channel, "grant")
+    await granted(host, box)
+    brokerd = box.brokerd
     for given, wanted in (
         ({}, "variable GATEWAY_MAC"),
         ({"GATEWAY_MAC": ["10.0.0.1"]}, "not a MAC address"),
@@ -435,10 +432,8 @@ async def test_a_policy_that_asks_for_what_is_not_there_does_not_load(host, box)
 @embedded
 @run
 async def test_a_frame_is_tried_on_a_vif(host, box):
-    box.policy.write_text(attaching("clean-traffic"))
-    brokerd = await box.start()
-    channel = await vif_of(host, box, 3)
-    await host.decided(channel, "grant")
+    await granted(host, box, "clean-traffic")
+    brokerd = box.brokerd
     own = "ffffffffffff" + "00163e000003"
     arp = "0806" + "0001080006040001" + "00163e000003" + "0a000005" + "000000000000" + "0a000001"
     for frame, learned, wanted in (
@@ -465,10 +460,7 @@ async def test_a_frame_is_tried_on_a_vif(host, box):
 @embedded
 @run
 async def test_what_others_wrote_is_put_right_and_said(host, box):
-    box.policy.write_text(attaching("no-mac-spoofing"))
-    await box.start()
-    channel = await vif_of(host, box, 3)
-    await host.decided(channel, "grant")
+    channel = await granted(host, box, "no-mac-spoofing")
     for path in (paths.filter_path(channel), f"{paths.PROFILES}/head", f"{paths.PROFILES}/0"):
         text = host.read(path)
         host.client.write(path, b"mine")
@@ -504,10 +496,7 @@ async def test_no_grant_comes_before_its_filters_are_in_the_store(host, box, mon
 @embedded
 @run
 async def test_a_device_takes_its_record_with_it(host, box):
-    box.policy.write_text(attaching("no-mac-spoofing"))
-    await box.start()
-    channel = await vif_of(host, box, 3)
-    await host.decided(channel, "grant")
+    channel = await granted(host, box, "no-mac-spoofing")
     host.detach(channel)
     await until(lambda: host.read(paths.filter_path(channel)) is None)
     assert box.engine.filters.state.records == {}

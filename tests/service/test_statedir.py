@@ -4,47 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from audit_box import KEY, UUID, decided
 
 from broker.audit.chain import Head
-from broker.core.record import Record, record_id, sign_record
 from broker.service import events
 from broker.service.journal import Journal, JournalError, Rotation
 from broker.service.replay import CorruptError, Replayed, replay
 from broker.service.state import Admission, State
 from broker.service.statedir import RefusedError, StateDir
-from broker.xenstore import paths
-
-KEY = Ed25519PrivateKey.generate()
-UUID = "00000000-0000-4000-8000-000000000003"
-
-
-def decided(seq, *, nonce="0" * 32, device="0", domain=UUID):
-    channel = paths.Channel(0, "vif", 3, device)
-    record = Record(
-        verdict="grant",
-        seq=seq,
-        id=str(uuid.uuid4()),
-        frontend=3,
-        backend=0,
-        device_class="vif",
-        device=device,
-        uuid=domain,
-        nonce=nonce,
-        inputs="0" * 64,
-        labels=("a", "b"),
-        resource=None,
-        policy="sha256:" + "0" * 64,
-        spec="sha256:" + "0" * 64,
-        reason="why not",
-    )
-    text = sign_record(record, KEY).decode()
-    return events.Decided(1.0, paths.decision_path(channel), text, record_id(text))
-
 
 LINES = [
     events.Started(1.0, "1"),
