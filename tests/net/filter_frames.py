@@ -154,7 +154,7 @@ class Maker:
         return self.pick([2, 47, 132]), bytes(12)
 
     def _icmp(self):
-        return 1, bytes([self.pick([0, 5, 8, 9]), 0]) + bytes(self.pick([6, 20]))
+        return 1, bytes([self.pick([0, 5, 8, 9]), self.pick([0, 0, 1])]) + bytes(self.pick([6, 20]))
 
     def _icmp6(self):
         return 58, bytes([self.pick([1, 128, 131, 134, 137]), 0]) + bytes(self.pick([6, 20, 40]))
