@@ -43,6 +43,8 @@ def run(bed: Bed) -> None:
     one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-ad.img"])
     bed.check("dom0 has no brokerd", bed.dom0.try_run("pidof -x brokerd")[0] != 0)
     bed.soon("one's disk is open", lambda: bed.enforced(one, "vbd", XVDA) == "open")
+    # One that the guest never had would be taken away for good when it is denied.
+    bed.connected(one, "vbd", XVDA)
     asked(bed)
     labelled(bed, one)
     watched(bed, one)
