@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import msgspec
 
 from broker.net.model import PortFilter
 from tools.bench.bridge.bed import GUESTS, Bed
+from tools.bench.bridge.timing import adding, changing, counted, milliseconds
 from tools.bench.item import item
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 PORTS = (10, 100, 400, 1000)
 _ROUNDS, _TRIPS = 15, 3000
-_RATE, _SECONDS = 20_000, 4.0
 _ADD_MS, _UPDATE_MS = 1.0, 100.0
 _PROFILES = Path(__file__).parents[3] / "etc" / "filters"
 _PEER_PORTS = 20
@@ -100,19 +101,12 @@ def adding_a_port() -> Iterator[dict[str, Any]]:
             bed.grow(ports)
             enforcer = _enforce(bed)
             port = next(it for it in enforcer.target.ports.values() if it.name == "ga")
-            taken, elapsed = [], []
-            for _ in range(51):
-                enforcer.remove(port.index)
-                began, spent = time.perf_counter(), time.process_time()
-                enforcer.put(port)
-                taken.append((time.process_time() - spent) * 1000)
-                elapsed.append((time.perf_counter() - began) * 1000)
-            median = statistics.median(taken)
-            beside = f"elapsed: {statistics.median(elapsed):.2f} ms"
+            took = adding(enforcer, port)
+            beside = f"elapsed: {took.elapsed:.2f} ms"
             name = f"filter_add_port_{ports}"
-            yield item(name, median, "ms", floor=_ADD_MS, target=1.0, beside=beside)
+            yield item(name, took.processor, "ms", floor=_ADD_MS, target=1.0, beside=beside)
             if ports == PORTS[1]:
-                yield _beside_ebtables(bed, median)
+                yield _beside_ebtables(bed, took.processor)
     finally:
         bed.close()
 
@@ -195,32 +189,17 @@ def profile_update() -> Iterator[dict[str, Any]]:
             msgspec.structs.replace(target, profiles={**texts, name: text})
             for text in (other, texts[name])
         ]
-        taken: list[float] = []
 
-        def change() -> None:
-            for to in steps:
-                began = time.perf_counter()
-                enforcer.update(to)
-                taken.append((time.perf_counter() - began) * 1000)
+        def change() -> list[float]:
+            return [milliseconds(partial(enforcer.update, to)) for to in steps]
 
-        change()
-        taken.clear()
-        for _ in range(5):
-            change()
-        quiet = statistics.median(taken)
-        taken.clear()
-        wire = bed.blast(_RATE, _SECONDS)
-        while wire.poll() is None:
-            change()
-        loaded = f"under traffic: {statistics.median(taken):.1f} ms"
+        took = changing(bed, change, 5)
+        quiet = statistics.median(took.quiet)
+        loaded = f"under traffic: {statistics.median(took.loaded):.1f} ms"
         yield item(
             "filter_update_1000_ports", quiet, "ms", floor=_UPDATE_MS, target=1.0, beside=loaded
         )
-        sent, allowed, denied = map(int, wire.communicate()[0].split())
-        of = f"of {sent:,} at {sent / _SECONDS:,.0f}/s, in {len(taken)} updates"
-        for what, count in (("lost", sent - allowed), ("leaked", denied)):
-            counted = item(f"filter_update_{what}", count, "packets", beside=of)
-            yield {**counted, "ratio": float(count), "target": 0.0, "met": count == 0}
+        yield from counted("filter_update", took.blasted, len(took.loaded))
     finally:
         bed.close()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tools.bench.bridge.bed import CLASSES, Bed, pairs
+from tools.bench.bridge.timing import RATE, SECONDS, adding, changing, counted, milliseconds
 from tools.bench.bridge.whole import Change, Whole
 from tools.bench.item import item
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 PORTS = (10, 100, 400, 1000)
 _ROUNDS, _TRIPS = 16, 3000
-_RATE, _SECONDS = 20_000, 4.0
 _LIMIT_MS, _CHANGE_MS = 1.0, 60.0
 """What adding a port, and changing 10,000 pairs, may take."""
 
@@ -72,14 +72,8 @@ def adding_a_port() -> Iterator[dict[str, Any]]:
             enforcer = bed.enforce()
             port = next(p for p in enforcer.target.ports.values() if p.name == "ga")
             port = msgspec.structs.replace(port, macs=("02:00:00:00:00:01",))
-            taken = []
-            for _ in range(51):
-                enforcer.remove(port.index)
-                began = time.perf_counter()
-                enforcer.put(port)
-                taken.append((time.perf_counter() - began) * 1000)
-            median = statistics.median(taken)
-            yield item(f"bridge_add_port_{ports}", median, "ms", floor=_LIMIT_MS, target=1.0)
+            took = adding(enforcer, port).elapsed
+            yield item(f"bridge_add_port_{ports}", took, "ms", floor=_LIMIT_MS, target=1.0)
     finally:
         bed.close()
 
@@ -98,28 +92,16 @@ def policy_change() -> Iterator[dict[str, Any]]:
         few = frozenset({(1, 1), (1, 2), (2, 1), (2, 2)})
         wide = msgspec.structs.replace(target, pairs=pairs())
         narrow = msgspec.structs.replace(target, pairs=few)
-        taken: list[float] = []
 
-        def change() -> None:
-            for to in (narrow, wide):
-                began = time.perf_counter()
-                enforcer.update(to)
-                taken.append((time.perf_counter() - began) * 1000)
+        def change() -> list[float]:
+            return [milliseconds(partial(enforcer.update, to)) for to in (narrow, wide)]
 
-        change()
-        taken.clear()
-        for _ in range(7):
-            change()
-        quiet = [statistics.median(taken[first::2]) for first in (0, 1)]
-        taken.clear()
-        wire = bed.blast(_RATE, _SECONDS)
-        while wire.poll() is None:
-            change()
+        took = changing(bed, change, 7)
+        quiet = [statistics.median(took.quiet[first::2]) for first in (0, 1)]
         name = "bridge_policy_change_10000_pairs"
-        loaded = f"away {quiet[0]:.1f} ms; under traffic: {statistics.median(taken):.1f} ms"
+        loaded = f"away {quiet[0]:.1f} ms; under traffic: {statistics.median(took.loaded):.1f} ms"
         yield item(name, quiet[1], "ms", floor=_CHANGE_MS, target=1.0, beside=loaded)
-        sent, allowed, denied = map(int, wire.communicate()[0].split())
-        yield from _counted("bridge_policy_change", (sent, allowed, denied), len(taken))
+        yield from counted("bridge_policy_change", took.blasted, len(took.loaded))
     finally:
         bed.close()
 
@@ -135,28 +117,20 @@ def renumbered_policy_change() -> Iterator[dict[str, Any]]:
         bed.grow(200)
         enforcer = bed.enforce()
         targets = [enforcer.target, _renumbered(enforcer.target, CLASSES + 100)]
-        taken: list[float] = []
 
-        def change() -> None:
+        def change() -> list[float]:
             targets.reverse()
             during = targets[0].pairs | targets[1].pairs
-            began = time.perf_counter()
-            enforcer.update(targets[0], during)
-            taken.append((time.perf_counter() - began) * 1000)
+            taken = milliseconds(partial(enforcer.update, targets[0], during))
             enforcer.settle()
+            return [taken]
 
-        for _ in range(7):
-            change()
-        quiet = statistics.median(taken)
-        taken.clear()
-        wire = bed.blast(_RATE, _SECONDS)
-        while wire.poll() is None:
-            change()
+        took = changing(bed, change, 7)
+        quiet = statistics.median(took.quiet)
         name = "bridge_policy_change_new_numbers"
-        loaded = f"under traffic: {statistics.median(taken):.1f} ms"
+        loaded = f"under traffic: {statistics.median(took.loaded):.1f} ms"
         yield item(name, quiet, "ms", floor=_CHANGE_MS, target=1.0, beside=loaded)
-        sent, allowed, denied = map(int, wire.communicate()[0].split())
-        yield from _counted(name, (sent, allowed, denied), len(taken))
+        yield from counted(name, took.blasted, len(took.loaded))
     finally:
         bed.close()
 
@@ -178,7 +152,7 @@ def whole_policy_change() -> Iterator[dict[str, Any]]:
     """
     whole = Whole()
     try:
-        measured = whole.run(_RATE, _SECONDS)
+        measured = whole.run(RATE, SECONDS)
     finally:
         whole.close()
     name = "bridge_whole_policy_change"
@@ -191,16 +165,7 @@ def whole_policy_change() -> Iterator[dict[str, Any]]:
         f"{quiet.processor:.1f}; under traffic: {loaded.record:.1f}, {loaded.call:.1f} ms"
     )
     yield item(name, quiet.record, "ms", floor=_CHANGE_MS, target=1.0, beside=beside)
-    yield from _counted(name, measured.blasted, len(measured.loaded))
-
-
-def _counted(name: str, blasted: tuple[int, int, int], changes: int) -> Iterator[dict[str, Any]]:
-    """Packets sent to each guest, got by the one that may hear, got by the other."""
-    sent, allowed, denied = blasted
-    of = f"of {sent:,} at {sent / _SECONDS:,.0f}/s, in {changes} changes"
-    for what, count in (("lost", sent - allowed), ("leaked", denied)):
-        counted = item(f"{name}_{what}", count, "packets", beside=of)
-        yield {**counted, "ratio": float(count), "target": 0.0, "met": count == 0}
+    yield from counted(name, measured.blasted, len(measured.loaded))
 
 
 def items() -> Iterator[dict[str, Any]]:
