@@ -1,7 +1,6 @@
 """brokerctl's offline commands: what they print, and their exit codes."""
 
 import argparse
-import io
 import json
 import subprocess
 import sys
@@ -40,20 +39,6 @@ def policy(tmp_path):
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
     return path
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    def brokerctl(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return brokerctl
 
 
 def asked(*requests):

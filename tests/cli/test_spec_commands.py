@@ -1,13 +1,9 @@
 """brokerctl spec graph and replay: what they print, and their exit codes."""
 
-import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-from broker.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 BORN = [
@@ -15,20 +11,6 @@ BORN = [
     {"t": 0, "side": "backend", "key": "state", "value": "1", "writer": "toolstack"},
 ]
 EARLY = [*BORN, {"t": 1.5, "side": "frontend", "key": "state", "value": "4"}]
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    def brokerctl(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return brokerctl
 
 
 @pytest.fixture
