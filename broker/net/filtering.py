@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.net.enforcer import PortEnforcer
 from broker.net.learning import Learning
+from broker.net.link_local import BridgeLearning
 from broker.net.messages import (
     Answer,
     Count,
@@ -64,6 +65,7 @@ class Filtering:
         tell: Callable[[Event], None],
     ) -> None:
         self._links = links
+        self._bridges = BridgeLearning(links)
         self._selector = selector
         self._alarm = alarm
         self._tell = tell
@@ -123,7 +125,7 @@ class Filtering:
         for name in governed:
             # One that is not there yet is closed from the moment it is.
             if self._links.named(name) is not None:
-                self._links.check_bridge(name)
+                self._bridges.hold(self._links.check_bridge(name))
         ports = self._by_index(request.ports, governed)
         pairs = frozenset(request.pairs)
         self._enforcer.start(Target(governed, ports, pairs, request.profiles))
@@ -166,7 +168,7 @@ class Filtering:
             if port.bridge is not None and port.bridge not in governed:
                 raise NetError(f"{port.name}: {port.bridge} is not governed; name it in `bridges`")
             if port.bridge is not None:
-                self._links.check_bridge(port.bridge)
+                self._bridges.hold(self._links.check_bridge(port.bridge))
         return {port.index: port for port in ports}
 
     def _look(self) -> None:

@@ -17,6 +17,12 @@ from broker.net.model import NetError, interface_name
 
 GETLINK, NEWLINK, DELLINK = 18, 16, 17
 IFNAME, MASTER, LINKINFO, KIND = 3, 10, 18, 1
+DATA, BRIDGE_OPTIONS = 2, 46
+"""IFLA_INFO_DATA, and IFLA_BR_MULTI_BOOLOPT in it."""
+OPTIONS: Final = struct.Struct("=II")
+"""struct br_boolopt_multi: which are on, and which are meant."""
+NO_LINK_LOCAL_LEARNING: Final = 1
+"""1 << BR_BOOLOPT_NO_LL_LEARN, since Linux 5.0."""
 _PARENT_NAME, _PARENT_BUS = 56, 57
 UP: Final = 1
 """IFF_UP."""
@@ -32,6 +38,7 @@ class Link(msgspec.Struct, frozen=True):
     `kind` is the driver's word for software links (`bridge`, `openvswitch`, `veth`), empty for
     others; `master` the index of the bridge it is in, 0 for none; `parent` is `bus/name` of the
     device it belongs to (`xen-backend/vif-3-0`; Linux 5.14 and later), else empty.
+    `learns_link_local`: a bridge that learns where a MAC is from frames that it never bridges.
     """
 
     index: int
@@ -40,6 +47,7 @@ class Link(msgspec.Struct, frozen=True):
     master: int
     up: bool
     parent: str
+    learns_link_local: bool = False
 
 
 class LinkTable:
@@ -127,14 +135,18 @@ def _link(payload: bytes) -> Link:
     _, _, index, flags, _ = IFINFO.unpack_from(payload)
     values = netlink.attributes(payload, IFINFO.size)
     info = netlink.attributes(values.get(LINKINFO, b""))
+    kind = netlink.word(info.get(KIND))
+    options = netlink.attributes(info.get(DATA, b"")).get(BRIDGE_OPTIONS, b"") if info else b""
+    on = OPTIONS.unpack_from(options)[0] if len(options) >= OPTIONS.size else 0
     bus, parent = values.get(_PARENT_BUS), values.get(_PARENT_NAME)
     return Link(
         index=index,
         name=netlink.word(values.get(IFNAME)),
-        kind=netlink.word(info.get(KIND)),
+        kind=kind,
         master=int.from_bytes(values.get(MASTER, b""), "little"),
         up=bool(flags & UP),
         parent="" if not bus or not parent else f"{netlink.word(bus)}/{netlink.word(parent)}",
+        learns_link_local=kind == "bridge" and not on & NO_LINK_LOCAL_LEARNING,
     )
 
 

@@ -103,6 +103,11 @@ _SENDER_LABEL: Final = "meta mark set iif map @sender_label"
 _RECEIVER_LABEL: Final = "meta priority set oif map @receiver_label"
 _WHO: Final = (_RESET, _SENDER_LABEL, _RECEIVER_LABEL, "goto refuse")
 """For counting a refusal: a look-up that misses must not leave an old value."""
+_NO_LINK_LOCAL: Final = (
+    "ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iif @ports goto refuse_sender"
+)
+"""What a bridge never forwards (LACP, 802.1X) comes here without prerouting, and so past a guest's
+filter; guests have no part in it. See `link_local`."""
 _TO_DOM0: Final = (
     "meta mark set 0",
     f"meta priority set {PRIORITY_MAJOR:x}:0",
@@ -150,7 +155,7 @@ def _bridge_chains(*, knows_bridge: bool) -> dict[str, tuple[str, ...]]:
         "forward": (_PASS_PAIR, *either, *other),
         "input": (*_governed("ibrname", "iif", "to_host", knows_bridge=knows_bridge), *other),
         "output": (*_governed("obrname", "oif", "from_host", knows_bridge=knows_bridge), *other),
-        "to_host": (_MARK_SENDER, "iif @host accept", *_TO_DOM0),
+        "to_host": (_NO_LINK_LOCAL, _MARK_SENDER, "iif @host accept", *_TO_DOM0),
         "from_host": (f"{_TAGGED} goto relayed", f"oif @host {_FILTERED}", *_FROM_DOM0),
         "relayed": (f"{_TO_RECEIVER} {_PAIRED} {_FILTERED}", *_RELAYED),
         "refuse_sender": _WHO,
