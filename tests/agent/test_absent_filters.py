@@ -76,7 +76,7 @@ async def test_an_open_vif_that_gets_profiles_is_closed_where_none_can_be_held(
         )  # fmt: skip
         bed.store.write("/broker/v1/filter/0/vif/3/0", sign_filter(told, KEY))
         await until(lambda: not bed.gate(VIF), "the gate closed")
-        assert bed.enforced(VIF) != "open"
+        await until(lambda: bed.enforced(VIF) != "open", "the report of it")
     finally:
         bed.close()
         await agent.stop()
