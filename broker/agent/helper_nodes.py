@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from broker.agent.rights import Permissions
     from broker.xenstore.client import StoreConnection
     from broker.xenstore.requests import Request
+    from broker.xenstore.transaction import Transaction
 
 
 class HelperNodes:
@@ -128,12 +129,16 @@ class HelperNodes:
             await self._connection.set_perms(path, wanted)
 
     async def publishable(self, uuid: str, nodes: dict[str, Permissions]) -> None:
-        """Have the nodes below `/vm/<uuid>`, unless libxl has removed that meanwhile."""
+        """Have the nodes below `/vm/<uuid>`, unless libxl has removed that, or does meanwhile."""
+        top = f"{VM}/{uuid}"
         try:
-            await self._connection.read(f"{VM}/{uuid}")
+            await self._connection.read(top)
         except NotFoundError:
             return
         await self.make(nodes)
+        with contextlib.suppress(NotFoundError):
+            if await self._connection.directory(top) == ["security"]:
+                await self._connection.transaction(lambda it: _remove_ours(it, top))
 
     async def admit(self, paths: Iterable[str], *, below: bool = False) -> None:
         """Let the broker read these nodes, and with `below` all under them.
@@ -198,6 +203,12 @@ class HelperNodes:
             raise
         except StoreError as error:
             self.log.info("helper: {path}: {error}", path=path, error=error)  # gone meanwhile
+
+
+async def _remove_ours(transaction: Transaction, top: str) -> None:
+    """Remove what was made below a `/vm/<uuid>` that libxl had just removed: it comes alone."""
+    if await transaction.directory(top) == ["security"]:
+        await transaction.rm(top)
 
 
 async def children(connection: StoreConnection, paths: list[str]) -> list[str]:

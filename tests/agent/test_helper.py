@@ -9,6 +9,7 @@ from records import UUID
 from twisted.internet import reactor
 
 from broker.agent.helper import HelperSession
+from broker.agent.helper_nodes import HelperNodes
 from broker.xenstore.errors import DeniedError, NotFoundError, StoreError
 
 BROKER, DRIVER, GUEST, NEXT = 1, 2, 3, 4
@@ -197,6 +198,24 @@ async def test_where_a_privileged_broker_removed_its_record_first_nothing_empty_
     host.detach(VIF, fe=GUEST, be=DRIVER)
     await until(lambda: host.read(f"/broker/v1/decision/{DRIVER}") is None)
     await until(lambda: host.read(f"/broker/v1/report/{DRIVER}") is None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_ends_while_it_is_served_leaves_nothing_in_vm(host, monkeypatch):
+    make = HelperNodes.make
+
+    async def make_late(nodes, wanted):
+        if any(path.startswith("/vm/") for path in wanted):
+            host.store.rm(f"/vm/{UUID}")
+        await make(nodes, wanted)
+
+    monkeypatch.setattr(HelperNodes, "make", make_late)
+    running = HelperSession(host.daemon.address, reactor, broker=BROKER)
+    running.startService()
+    host.create()
+    await served(host)
+    await until(lambda: UUID not in host.store.directory("/vm"))
+    await running.stopService()
 
 
 @pytest_twisted.ensureDeferred
