@@ -12,7 +12,6 @@ ORDER = (
     "disk_swapped",
     "same_uuid",
     "foreign_script",
-    "served_by_qemu",
     "save_restore",
     "malicious",
     "sanctioned",
@@ -26,6 +25,6 @@ ORDER = (
 )
 """In the order they run in: what the others build upon first, what leaves a wreck last."""
 
-BY_NAME = ("administered", "guide")
-"""Run when they are asked for: each has a machine of another kind booted for it. So has
+BY_NAME = ("administered", "guide", "served_by_qemu")
+"""Run when they are asked for: the first two have a machine of another kind booted. So has
 `domain/` before any name: the same scenario with the broker in a domain of its own."""

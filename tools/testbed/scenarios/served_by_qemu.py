@@ -34,7 +34,7 @@ def run(bed: Bed) -> None:
             f"{name} and its QEMU are gone",
             lambda guest=guest: (
                 bed.dom0.try_run(f"xl domid {guest.name}")[0] != 0
-                and bed.dom0.try_run(f"pgrep -f -- '-name {guest.name}'")[0] != 0
+                and bed.dom0.try_run(f"pgrep -f -- '-nam[e] {guest.name}'")[0] != 0
             ),
         )
     bed.check("the first one still reads", good.run("head -c 4 /dev/xvda") == "qemu")
