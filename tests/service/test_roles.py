@@ -151,6 +151,8 @@ async def two_domains(host, box):
         host.vbd(domid)
     await until(lambda: len(list(box.engine.mirror.devices())) == 4)
     await until(lambda: len(box.engine.state.ledger) == 4)
+    # Told of, too: who begins to watch hears of nothing that was before.
+    await until(lambda: not box.engine.decider.busy)
     return brokerd.admin
 
 
