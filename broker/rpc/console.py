@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker import console
 from broker.rpc.errors import RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from importlib.resources.abc import Traversable
 
     from broker.rpc.admin import Caller
     from broker.rpc.table import Method
@@ -68,9 +68,9 @@ def assets() -> dict[bytes, Asset]:
     All but the page itself are below a directory named by what they hold, so that a browser asks
     for them once, and never mixes two versions.
     """
-    files = {
-        name: (body, kind) for name, body, kind in _files(resources.files("broker.console"), "")
-    }
+    # Beside its module also where that is not in a directory: tools/minidomain/modules.py.
+    directory = Path(console.__file__).parent
+    files = {name: (body, kind) for name, body, kind in _files(directory, "")}
     page, kind = files.pop(_INDEX)
     digest = hashlib.sha256()
     for name, (body, _) in sorted(files.items()):
@@ -83,7 +83,7 @@ def assets() -> dict[bytes, Asset]:
     }
 
 
-def _files(directory: Traversable, path: str) -> Iterator[tuple[str, bytes, bytes]]:
+def _files(directory: Path, path: str) -> Iterator[tuple[str, bytes, bytes]]:
     for entry in directory.iterdir():
         name = entry.name
         if entry.is_dir():

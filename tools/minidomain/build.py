@@ -41,6 +41,8 @@ LIBRARY = "/usr/lib/python3.11"
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 PROGRAMS = ("/usr/bin/python3.11", "/sbin/mke2fs", "/usr/lib/xen-4.17/bin/vchan-socket-proxy")
 ETC = "/etc/xen-policy-broker"
+CONSOLE = f"{SITE}/broker/console"
+CONSOLE_FILES = frozenset({".html", ".css", ".js", ".svg"})
 SPECS = "/usr/share/xen-policy-broker/protocol_specs"
 FILTERS = "/usr/share/xen-policy-broker/filters"
 MODULES = {
@@ -221,6 +223,9 @@ def add_rest(archive: Archive, tree: Tree, policy: bytes, pki: Path) -> None:
         for path in sorted(tree.path(directory).glob("*.yaml")):
             archive.file(f"{directory}/{path.name}", path.read_bytes())
     archive.file(f"{SPECS}/checked", tree.run(PYTHON, "-I", "-c", CHECKED, SPECS))
+    for path in sorted(tree.path(CONSOLE).rglob("*")):
+        if path.suffix in CONSOLE_FILES:
+            archive.file(f"{CONSOLE}/{path.relative_to(tree.path(CONSOLE))}", path.read_bytes())
 
 
 def build(tree: Tree, modules: Path, policy: bytes, pki: Path) -> bytes:

@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,13 @@ def call(socket_path: Path, method: str, arguments: dict[str, object]) -> dict[s
         return found
 
 
+def looks(rpc: Path, path: str) -> bool:
+    """Whether a browser or a scraper would get a page."""
+    with contextlib.closing(Connection(rpc)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+
+
 def until(what: str, holds: Callable[[], object]) -> object:
     """What `holds` says, once it says yes."""
     deadline = time.monotonic() + PATIENCE
@@ -108,6 +116,9 @@ def exercise(child: int, place: Path, policy: str) -> None:
     call(rpc, "policy.load", {"text": policy, "dry_run": True})
     call(rpc, "policy.load", {"text": "policy: {bad: [", "dry_run": True})
     call(rpc, "no.such", {})
+    for path in ("/console/", "/metrics"):
+        if not looks(rpc, path):
+            raise ConnectionError(f"no {path}")
     names = [f"--{name}={place}/pki/{file}" for name, file in CREDENTIALS.items()]
     status = brokerctl("--connect", f"tls-unix:{place}/run/vchan.sock", *names, "status")
     if status == UNREACHABLE:
