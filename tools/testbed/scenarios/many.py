@@ -30,8 +30,11 @@ def run(bed: Bed) -> None:
     # Of none of these two: the helper takes nodes away a little later.
     bed.dom0.until("no record is left", lambda: not records(bed))
     before = {what: look(bed) for what, look in LEFT.items()}
-    memory = resident(bed)
+    memory: dict[str, int] = {}
     for number in range(2, 2 + DOMAINS):
+        if number == 2 + DOMAINS // 2:
+            # By then what is remembered for a while is; what a domain leaves would go on growing.
+            memory = resident(bed)
         once(bed, number)
     no_device_is_left(bed, devices)
     for what, look in LEFT.items():
