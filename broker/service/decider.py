@@ -322,7 +322,9 @@ class Decider:
         self._clock.callLater(delay, self._retry, device)
 
     def _retry(self, device: Device) -> None:
-        if device in self._retries and not device.gone:
+        if device.gone:
+            self._retries.pop(device, None)
+        elif device in self._retries:
             self.pending[device] = None
             self._on_retry()
 

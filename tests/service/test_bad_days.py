@@ -347,6 +347,20 @@ async def test_a_record_the_store_does_not_take_is_audited_and_tried_again(
 
 
 @run
+async def test_a_record_that_was_never_taken_is_forgotten_with_its_device(host, box, monkeypatch):
+    async def refuse(_self, items):
+        return [DeniedError("EACCES", "no room") for _ in items]
+
+    monkeypatch.setattr(Publisher, "records", refuse)
+    host.create(3)
+    await box.start()
+    host.vif(3)
+    await until(lambda: box.engine.decider.unpublished == 1)
+    host.destroy(3)
+    await until(lambda: box.engine.decider.unpublished == 0)
+
+
+@run
 async def test_a_turn_that_fails_starts_over_and_opens_nothing(host, box, monkeypatch):
     vif = await granted(host, box)
     good = host.text(vif)
