@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import pytest_twisted
 from broker_host import POLICY, until, uuid_of
@@ -9,6 +11,7 @@ from broker_host import POLICY, until, uuid_of
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector
 from broker.service.authority import local_root
+from broker.service.mirror import Device, Domain
 
 pytestmark = pytest.mark.xenstored
 run = pytest_twisted.ensureDeferred
@@ -278,3 +281,23 @@ async def test_a_policy_is_loaded_only_over_the_one_it_replaces(host, box):
     load(text.encode(), "p", ROOT, replaces=digest)
     await until(lambda: host.record(vif).labels[0] == "simple")
     assert host.verdict(vif) == "grant"
+
+
+def known_anywhere():
+    """How many domains and devices anything still refers to."""
+    gc.collect()
+    return sum(isinstance(it, Domain | Device) for it in gc.get_objects())
+
+
+@run
+async def test_of_domains_that_come_and_go_nothing_is_kept_in_memory(host, box):
+    await box.start()
+    before = known_anywhere()
+    for domid in range(3, 63):
+        host.create(domid)
+        host.vif(domid)
+        host.vbd(domid)
+        await until(lambda: len(box.engine.state.ledger) == 2)
+        host.destroy(domid)
+        await until(lambda: not box.engine.state.ledger)
+    await until(lambda: known_anywhere() <= before)
