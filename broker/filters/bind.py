@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker.filters.model import Library, Rule, Use
 from broker.filters.values import Rate, parse_rate, variable_value
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from broker.filters.model import Bound, Environment, Match, Variable
     from broker.filters.values import Value
@@ -67,6 +67,33 @@ def parse_bound(variable: Variable, values: Iterable[str]) -> Bound:
         raise BindError(f"variable {variable.name}: {error}") from None
 
 
+def assigned(
+    variables: Iterable[tuple[str, Variable]],
+    given: Mapping[str, Sequence[str]],
+    parse: Callable[[Variable, Any], Bound] = parse_bound,
+) -> tuple[Environment, tuple[str, ...]]:
+    """What each of these variables stands for, and which are to be learned.
+
+    `parse` is `parse_bound`, or remembers what that said.
+
+    Raises:
+        BindError: a variable has no value, or a wrong one.
+    """
+    environment: Environment = {}
+    learned: list[str] = []
+    for name, variable in variables:
+        if name in given:
+            environment[name] = parse(variable, given[name])
+        elif variable.learned:
+            environment[name] = ()
+            learned.append(name)
+        elif variable.default is not None:
+            environment[name] = variable.default
+        else:
+            raise BindError(f"variable {name} ({variable.where}) has no value here")
+    return environment, tuple(learned)
+
+
 def bind(
     library: Library, names: Sequence[str], given: Mapping[str, Sequence[str]]
 ) -> tuple[Environment, tuple[str, ...]]:
@@ -77,23 +104,12 @@ def bind(
     Raises:
         BindError: a variable has no value, or a wrong one, or lists that step together differ.
     """
-    environment: Environment = {}
-    learned: list[str] = []
-    for name, variable in sorted(variables_of(library, names).items()):
-        if name in given:
-            environment[name] = parse_bound(variable, given[name])
-        elif variable.learned:
-            environment[name] = ()
-            learned.append(name)
-        elif variable.default is not None:
-            environment[name] = variable.default
-        else:
-            raise BindError(f"variable {name} ({variable.where}) has no value here")
+    environment, learned = assigned(sorted(variables_of(library, names).items()), given)
     for profile in library.closure(names):
         for rule in profile.rules():
             for group in rule.groups():
                 tuples(rule, group, environment)
-    return environment, tuple(learned)
+    return environment, learned
 
 
 def values_of(match: Match, environment: Environment) -> tuple[Value, ...]:

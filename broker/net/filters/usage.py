@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker.filters.bind import BindError, parse_bound, tuples, variables_of
+from broker.filters.bind import BindError, assigned, parse_bound, tuples, variables_of
 from broker.filters.fields import FIELDS
 from broker.filters.model import Use
 from broker.filters.values import Span
@@ -73,24 +73,13 @@ class Usage:
         Raises:
             FilterError: a variable has no value, or a wrong one.
         """
-        environment: Environment = {}
-        learned: list[str] = []
         try:
-            for name, variable in self._variables:
-                if name in given:
-                    environment[name] = _parsed(variable, given[name])
-                elif variable.learned:
-                    environment[name] = ()
-                    learned.append(name)
-                elif variable.default is not None:
-                    environment[name] = variable.default
-                else:
-                    raise FilterError(f"variable {name} ({variable.where}) has no value here")
+            environment, learned = assigned(self._variables, given, _parsed)
             for rule, group in self._stepping:
                 tuples(rule, group, environment)
         except BindError as error:
             raise FilterError(str(error)) from error
-        return environment, tuple(learned)
+        return environment, learned
 
     def variant(self, environment: Environment) -> str:
         """What of the variables the profiles' chains depend on, in a word; empty: nothing."""
