@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv venv-dev venv-bench venv-fuzz demo recording demo-console console-pictures test test-kernel61 test-mutants fuzz e2e bench deb minidomain lint clean
+.PHONY: help venv venv-dev venv-bench venv-fuzz lock sbom demo recording demo-console console-pictures test test-kernel61 test-mutants fuzz e2e bench deb minidomain lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,26 +18,35 @@ venv-bench: $(VENV)/.bench
 
 venv-fuzz: $(VENV)/.fuzz
 
-$(VENV)/.runtime: setup.cfg pyproject.toml
+# What is installed is what requirements/*.lock names, by version and hash; then the project itself.
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+LOCKED := $(PIP) install --no-deps --require-hashes -r requirements
+
+$(VENV)/.runtime: setup.cfg pyproject.toml requirements/build.lock requirements/runtime.lock
 	@echo "venv: installing the runtime into $(VENV)/"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@$(LOCKED)/build.lock
+	@$(LOCKED)/runtime.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	@echo "venv: adding the test and lint tools"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(LOCKED)/dev.lock
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.dev
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.lock
 	@echo "venv: adding the peers that the benchmarks run beside"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@$(LOCKED)/bench.lock
 	@touch $@
 
-$(VENV)/.fuzz: $(VENV)/.dev
+$(VENV)/.fuzz: $(VENV)/.dev requirements/fuzz.lock
 	@echo "venv: adding the fuzzer"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@$(LOCKED)/fuzz.lock
 	@touch $@
+
+lock: venv-dev ## requirements/*.lock anew, after a change of setup.cfg: every package by version and hash
+	@$(BIN)/python -m tools.lock
 
 demo: venv ## the main job on the embedded store, in about ten seconds
 	@$(BIN)/python -m broker.sim.demo
@@ -89,6 +98,9 @@ deb: ## Debian packages for bookworm, in build/ (root)
 minidomain: deb venv ## the security domain's initramfs: make minidomain [POLICY=FILE] [PKI=DIR] (root)
 	@tools/setup-debian minidomain
 	@tools/minidomain/make $(or $(POLICY),etc/policy.yaml) $(or $(PKI),build/minidomain/pki)
+
+sbom: minidomain ## bills of materials (CycloneDX), of the programs and of the mini-domain, in build/ (root)
+	@ls build/*.cdx.json
 
 e2e: ## the scenarios on real Xen, in QEMU without KVM: make e2e [SCENARIO=name] [MACHINES=n] (root)
 	@tools/setup-debian e2e

@@ -21,6 +21,7 @@ the same initramfs, bit for bit. The domain that boots it:
 
 import argparse
 import ast
+import hashlib
 import json
 import lzma
 import marshal
@@ -30,6 +31,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from contents import ContentsError, bill_of
 from cpio import Archive
 from modules import PLACE, packed
 
@@ -97,6 +99,8 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.taken: dict[str, str] = {}
+        """The SHA-256 of every file that was read, by its path in the tree."""
 
     def path(self, name: str) -> Path:
         """Where a path of the tree lies out here, its links followed as they are in there."""
@@ -114,9 +118,16 @@ class Tree:
     def read(self, name: str) -> bytes:
         """A file's content."""
         try:
-            return self.path(name).read_bytes()
+            return self.take(self.path(name))
         except OSError as error:
             raise BuildError(f"{self.root}: {error.strerror}: {name}") from None
+
+    def take(self, path: Path) -> bytes:
+        """The content of a file out here, which is one of the tree, or of a kernel beside it."""
+        data = path.read_bytes()
+        inside = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        self.taken[str(Path("/", inside))] = hashlib.sha256(data).hexdigest()
+        return data
 
     def run(self, *words: str, given: bytes = b"") -> bytes:
         """What a program of the tree says, given something on its standard input."""
@@ -177,7 +188,7 @@ def add_objects(archive: Archive, tree: Tree, objects: list[str]) -> None:
                 archive.file(found[1], tree.read(found[1]), 0o755)
 
 
-def add_modules(archive: Archive, directory: Path) -> None:
+def add_modules(archive: Archive, tree: Tree, directory: Path) -> None:
     """The kernel's modules, each after those it needs, by what is written in them."""
     files = {_module_name(path): path for path in sorted(directory.rglob("*.ko*"))}
     order: list[str] = []
@@ -189,7 +200,7 @@ def add_modules(archive: Archive, directory: Path) -> None:
             return
         if name not in files:
             raise BuildError(f"{directory} has no module {name}")
-        data = files[name].read_bytes()
+        data = tree.take(files[name])
         if files[name].suffix == ".xz":
             data = lzma.decompress(data)
         needs = re.search(rb"\0depends=([^\0]*)\0", data)
@@ -221,11 +232,11 @@ def add_rest(archive: Archive, tree: Tree, policy: bytes, pki: Path) -> None:
         archive.file(f"{ETC}/pki/{name}", (pki / name).read_bytes(), 0o600)
     for directory in (SPECS, FILTERS):
         for path in sorted(tree.path(directory).glob("*.yaml")):
-            archive.file(f"{directory}/{path.name}", path.read_bytes())
+            archive.file(f"{directory}/{path.name}", tree.take(path))
     archive.file(f"{SPECS}/checked", tree.run(PYTHON, "-I", "-c", CHECKED, SPECS))
     for path in sorted(tree.path(CONSOLE).rglob("*")):
         if path.suffix in CONSOLE_FILES:
-            archive.file(f"{CONSOLE}/{path.relative_to(tree.path(CONSOLE))}", path.read_bytes())
+            archive.file(f"{CONSOLE}/{path.relative_to(tree.path(CONSOLE))}", tree.take(path))
 
 
 def build(tree: Tree, modules: Path, policy: bytes, pki: Path) -> bytes:
@@ -233,7 +244,7 @@ def build(tree: Tree, modules: Path, policy: bytes, pki: Path) -> bytes:
     archive = Archive()
     objects = add_python(archive, tree, policy)
     add_objects(archive, tree, [*PROGRAMS, *objects])
-    add_modules(archive, modules)
+    add_modules(archive, tree, modules)
     add_rest(archive, tree, policy, pki)
     # zstd, since xl unpacks what is gzipped, and the domain would have to hold it twice. Beyond 9
     # it takes minutes for a tenth less.
@@ -274,16 +285,20 @@ def main() -> int:
     ):
         words = f"{about} (%(default)s)"
         parser.add_argument(f"--{name}", type=Path, metavar="PATH", default=default, help=words)
+    words = "write what went in, and which packages that is of, as a CycloneDX bill of materials"
+    parser.add_argument("--sbom", type=Path, metavar="FILE", help=words)
     options = parser.parse_args()
     try:
         tree = Tree(options.root.resolve())
-        data = build(tree, options.modules, options.policy.read_bytes(), options.pki)
+        data = build(tree, options.modules.resolve(), options.policy.read_bytes(), options.pki)
+        if options.sbom is not None:
+            options.sbom.write_text(bill_of(tree.root, tree.taken, data))
         # It holds the broker's TLS key.
         temporary = options.out.with_name(f"{options.out.name}.new")
         temporary.touch(mode=0o600)
         temporary.write_bytes(data)
         temporary.replace(options.out)
-    except (BuildError, OSError, subprocess.CalledProcessError) as error:
+    except (BuildError, ContentsError, OSError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"broker-minidomain: {error}\n")
         return 2
     print(f"{options.out}: {len(data)} bytes")
