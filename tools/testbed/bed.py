@@ -273,12 +273,16 @@ class Bed:
         except FailedError:
             return False
 
-    def clear(self) -> None:
-        """Destroy what the scenario made, and see that the product's programs run."""
+    def destroy_all(self) -> None:
+        """End every domain but dom0 and the broker's."""
         self.dom0.run(
             "for it in $(xl list | awk 'NR > 2 && $1 != \"broker\" { print $(NF - 4) }'); do"
             " xl destroy $it & done; wait"
         )
+
+    def clear(self) -> None:
+        """Destroy what the scenario made, and see that the product's programs run."""
+        self.destroy_all()
         for program in ("brokerd", "broker-agent"):
             if not self.alive(program):
                 self.start(program)

@@ -27,6 +27,7 @@ class Built:
             "driver-initrd": images.driver_initrd(linux),
             "minidomain": images.minidomain(linux, debs, product),
         }
+        self._buffered = images.buffered()
         self._product = product
         self._debs = debs
 
@@ -42,6 +43,7 @@ class Built:
             shutil.copytree(HERE / name, SHARED / name)
         shutil.copytree(images.certificates(), SHARED / "pki")
         shutil.copytree(self._debs, SHARED / "debs")
+        shutil.copy(self._buffered, SHARED / "buffered.so")
         for name, initrd in self._initrds.items():
             shutil.copy(initrd, SHARED / name)
         if self._product is not None:

@@ -112,6 +112,16 @@ def driver_initrd(kernel: Kernel) -> Path:
     return _initramfs("driver-initrd", kernel, _DRIVER_MODULES, INSIDE / "driver-initrd", files)
 
 
+def buffered() -> Path:
+    """What has xenstored write its trace a buffer at a time."""
+
+    def build(to: Path) -> None:
+        options = ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-s"]
+        command(["gcc", *options, "-o", to / "buffered.so", INSIDE / "buffered.c"])
+
+    return artifact("buffered", [INSIDE / "buffered.c"], build) / "buffered.so"
+
+
 def _guest_programs(to: Path) -> None:
     for name in _GUEST_PROGRAMS:
         options = ["-O1", "-Wall", "-Werror", "-static", "-s"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tools.testbed.bed import XVDA
+from tools.testbed.traced import traced
 
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed
@@ -13,6 +14,12 @@ IMAGE = "/srv/red-hand.img"
 
 
 def run(bed: Bed) -> None:
+    """All of it traced by xenstored, attaching and detaching too."""
+    with traced(bed):
+        by_hand(bed)
+
+
+def by_hand(bed: Bed) -> None:
     """Everything by the RPC: dom0's agent does it on the broker's signed order."""
     one = bed.guest("one", "web_red")
     two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
