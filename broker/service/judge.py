@@ -157,6 +157,8 @@ class Judge:
             judged = Judged(decision, judged.spent)
         self.observed |= is_observed(decision.reason)
         held_up = self._state.revocations or self._state.damping
+        if decision.verdict == "pending":
+            return Judged(self._withheld(device, decision), judged.spent)
         if not held_up or decision.verdict != "grant" or self.policy is None:
             return judged
         entry = self._state.ledger.get(device.path)
@@ -171,7 +173,17 @@ class Judge:
             return judged
         self.waiting[device] = None
         pending = msgspec.structs.replace(decision, verdict="pending", reason=reason)
-        return Judged(pending, judged.spent)
+        return Judged(self._withheld(device, pending), judged.spent)
+
+    def _withheld(self, device: Device, pending: Decision) -> Decision:
+        """What withholds a channel: a denial, while one before is not known to be carried out.
+
+        What is pending closes nothing. An agent that never saw the denial, because this came in
+        its place, would leave open what was taken back, and whoever waits would wait for ever.
+        """
+        if device.path not in self._state.revocations:
+            return pending
+        return msgspec.structs.replace(pending, verdict="deny")
 
     def _unfiltered(self, device: Device, decision: Decision) -> str:
         """Why a vif that would be granted has to stay closed for want of its filters."""

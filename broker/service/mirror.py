@@ -94,6 +94,15 @@ class Device:
             self.published = self.untrusted_nonce = self.untrusted_enforced = None
         return self.channel != before
 
+    @property
+    def copies(self) -> tuple[bytes | None, bytes | None]:
+        """The guest's own `backend` and `backend-id`, as last read."""
+        return self.untrusted_backend, self.untrusted_backend_id
+
+    def set_copies(self, untrusted_copies: tuple[bytes | None, bytes | None]) -> None:
+        """Take what was read of them."""
+        self.untrusted_backend, self.untrusted_backend_id = untrusted_copies
+
     def set_shown(self, _: str, value: bytes) -> None:
         """The broker wrote the verdict that people see."""
         self.shown = value

@@ -313,7 +313,11 @@ class Policies:
     def _change(
         self, policy: Policy, renames: dict[str, str], *, dry_run: bool
     ) -> methods.PolicyChange:
-        """What changes when `policy` takes the place of the one in force."""
+        """What changes when `policy` takes the place of the one in force.
+
+        Raises:
+            RpcError: `unavailable` while the store is being read anew.
+        """
         engine = self._engine
         current = engine.judge.policy
         changed = current is None or current.digest != policy.digest
@@ -332,7 +336,11 @@ class Policies:
         unlabels: list[str] = []
         refuses: list[str] = []
         for domid, standing in engine.judge.standings.items():
-            new = standings[domid]
+            new = standings.get(domid)
+            if new is None:
+                # What closes cannot be told before the whole store is read again.
+                said = f"domain {domid} is not known now: the store is being read; try again"
+                raise RpcError("unavailable", said)
             if standing.label is not None and new.label is None:
                 unlabels.append(self._domain(domid))
             elif standing.good and not new.good:

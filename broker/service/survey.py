@@ -13,14 +13,16 @@ from twisted.internet.defer import Deferred
 
 from broker.service.dirty import DEVICE_KEYS, SECURITY_KEYS, Item, Kind
 from broker.service.drops import read_drops
-from broker.service.mirror import HIDDEN, Device, Domain, Mirror, parse_vm
+from broker.service.mirror import Device, Domain, Mirror, parse_vm
+from broker.service.second_look import copies_of, make_sure
 from broker.xenstore import paths
-from broker.xenstore.errors import DeniedError, NotFoundError, StoreError
+from broker.xenstore.errors import NotFoundError, StoreError
 from broker.xenstore.together import together
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from broker.service.second_look import Copies
     from broker.xenstore.client import StoreConnection
 
 CHUNK: Final = 64
@@ -206,27 +208,30 @@ class Survey:
             if device.display_path:
                 wanted.append(device.display_path)
         answers = iter(await self._store.read_many(wanted))
+        suspects: dict[Device, Copies] = {}
         for device in devices:
-            self._frontend(device, next(answers), next(answers), changes)
+            self._frontend(device, (next(answers), next(answers)), changes, suspects)
             if device.channel is not None:
                 self._nonce(device, next(answers), changes)
                 self._enforced(device, next(answers), changes)
                 self._record(device, next(answers), changes)
             if device.display_path:
                 self._shown(device, next(answers), changes)
+        await make_sure(self._store, suspects)
 
     def _frontend(
         self,
         device: Device,
-        untrusted_backend: bytes | StoreError,
-        untrusted_id: bytes | StoreError,
+        answers: tuple[bytes | StoreError, bytes | StoreError],
         changes: Changes,
+        suspects: dict[Device, Copies],
     ) -> None:
-        before = (device.untrusted_backend, device.untrusted_backend_id)
-        device.untrusted_backend = _guest_value(untrusted_backend)
-        device.untrusted_backend_id = _guest_value(untrusted_id)
-        if (device.untrusted_backend, device.untrusted_backend_id) != before:
+        before = device.copies
+        device.set_copies(copies_of(*answers))
+        if device.copies != before:
             changes.devices[device] = None
+            if device.frontend_violation()[1]:
+                suspects[device] = before
 
     def _nonce(self, device: Device, answer: bytes | StoreError, changes: Changes) -> None:
         value = _value(answer, device.untrusted_nonce)
@@ -335,9 +340,10 @@ class Survey:
         for kind, device in leaves:
             wanted += _leaf_paths(kind, device)
         answers = iter(await self._store.read_many(wanted))
+        suspects: dict[Device, Copies] = {}
         for kind, device in leaves:
             if kind is Kind.FRONTEND:
-                self._frontend(device, next(answers), next(answers), changes)
+                self._frontend(device, (next(answers), next(answers)), changes, suspects)
             elif kind is Kind.RECORD:
                 self._record(device, next(answers), changes)
             elif kind is Kind.SHOWN:
@@ -346,6 +352,7 @@ class Survey:
                 self._nonce(device, next(answers), changes)
             else:
                 self._enforced(device, next(answers), changes)
+        await make_sure(self._store, suspects)
 
 
 class _Targets:
@@ -384,9 +391,3 @@ def _value(answer: bytes | StoreError, before: bytes | None) -> bytes | None:
     if isinstance(answer, bytes):
         return answer
     return None if isinstance(answer, NotFoundError) else before
-
-
-def _guest_value(answer: bytes | StoreError) -> bytes | None:
-    if isinstance(answer, bytes):
-        return answer
-    return HIDDEN if isinstance(answer, DeniedError) else None

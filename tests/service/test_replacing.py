@@ -57,6 +57,16 @@ async def test_a_policy_that_takes_something_away_is_refused_by_name_unless_mean
 
 
 @run
+async def test_while_the_store_is_read_anew_what_would_close_cannot_be_told(host, box):
+    await box.start()
+    await granted(host, box, 3, "plain")
+    box.engine.mirror.drop(3)
+    with pytest.raises(RpcError, match="the store is being read; try again") as caught:
+        await box.load(NO_VIFS)
+    assert caught.value.code == "unavailable"
+
+
+@run
 async def test_a_policy_that_takes_nothing_away_needs_no_word(host, box):
     await box.start()
     vif = await granted(host, box, 3, "plain")

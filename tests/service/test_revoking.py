@@ -71,6 +71,29 @@ async def test_what_one_relabelling_takes_and_gives_is_not_open_together(
 
 
 @run
+async def test_a_denial_that_no_agent_saw_yet_is_not_covered_by_what_closes_nothing(host, box):
+    host.create(3)
+    await box.start()
+    vbd, disk = await open_disk(host, box, 3)
+    vif = host.vif(3)
+    nic = host.report(vif)
+    await host.decided(vif, "grant")
+    box.label(uuid_of(3), "lonely")
+    for channel in (vbd, vif):
+        await host.decided(channel, "deny")
+    box.label(uuid_of(3), "web_a")
+    # Each waits for the other; an agent that saw none of the first denials closes by these.
+    again = [
+        await host.decided(vbd, "deny", f"waits until {vif} is known to be closed"),
+        await host.decided(vif, "deny", f"waits until {vbd} is known to be closed"),
+    ]
+    for channel, life, denied in zip((vbd, vif), (disk, nic), again, strict=True):
+        enforce(host, channel, "closed", life, denied.seq)
+    for channel in (vbd, vif):
+        await host.decided(channel, "grant")
+
+
+@run
 async def test_a_resource_changes_hands_only_when_its_former_holder_is_cut_off(host, box):
     host.create(3)
     host.create(4)
