@@ -23,6 +23,7 @@ EMPTY = {
     "domain/99": "No such domain runs",
 }
 LOADED = [it for it in EMPTY if it not in ("live", "domain/99", "policy", "")]
+ASKED_LISTS = "performance.getEntriesByType('resource').filter((it) => it.name.endsWith('channel.list')).length"
 ASKED = ("domains", "domains?show=labels", "channels", "reach", "violations", "agents", "network",
          "filters", "filter/p", "audit", "channel/vif/1/0/0")  # fmt: skip
 
@@ -94,6 +95,23 @@ async def test_events_that_were_lost_are_counted_and_the_list_is_asked_for_again
     page = await visit("live", answers=answering(channel_list=listed, channel_watch=watched))
     await page.says("5 events were dropped")
     assert len(asked) >= 2
+
+
+@ensureDeferred
+async def test_one_call_that_is_lost_beside_a_stream_that_goes_on_is_said_until_the_next(visit):
+    answers = answering(channel_list=[channel(3)], channel_watch=None)
+    page = await visit("channels", answers=answers)
+    page.expected.append("ERR_")
+    await page.says("Live", "d3")
+    answers.table.update({"status": "lost", "channel.list": "lost"})
+    await page.says("Connection lost at ", "Not connected")
+    answers.table["status"] = STATUS
+    await page.run("document.dispatchEvent(new Event('visibilitychange'))")
+    await page.until(f"{ASKED_LISTS} > 1")
+    assert not await page.run("document.querySelector('.banner').hidden")
+    answers.table["channel.list"] = [channel(4)]
+    await page.says("Live", "d4")
+    await page.until("document.querySelector('.banner').hidden")
 
 
 @ensureDeferred

@@ -22,6 +22,9 @@ class Live extends EventTarget {
   #buffered = null;
   #told = 0;
   #arrived = 0;
+  #asked = new Map();
+  #asking = new AbortController();
+  #streams = false;
   #signal = new AbortController().signal;
 
   async start() {
@@ -33,8 +36,11 @@ class Live extends EventTarget {
     document.addEventListener("visibilitychange", () => this.#visible() && this.again());
   }
 
-  /** Ask for everything again. */
+  /** Ask for everything again; who was asked before need not answer any more. */
   again() {
+    this.#asking.abort();
+    this.#asking = new AbortController();
+    this.#asked.clear();
     return Promise.all([this.#status(), this.#domains(), this.#channels()]);
   }
 
@@ -55,20 +61,41 @@ class Live extends EventTarget {
   }
 
   async #ask(name, fields, take) {
+    const { signal } = this.#asking;
     try {
-      const result = await call(name, fields);
+      const result = await call(name, fields, signal);
       delete this.errors[name];
       take(result);
-      if (name === "status" && this.phase === "stale" && this.errors["channel.watch"]?.code === "denied") this.#is("polled");
+      if (name !== "domain.list" && this.phase === "stale") this.#found();
     } catch (error) {
+      if (signal.aborted) return;
       this.errors[name] = error;
       if (error.code === "unreachable") this.#is("stale");
     }
     this.#changed();
   }
 
+  /** The broker answers again: as good as before, where the stream goes on or there is none. */
+  #found() {
+    // The stream tells what changes: what it adds to has to have come, too.
+    if (this.errors["channel.list"]?.code === "unreachable") this.#channels();
+    else if (this.#streams) this.#is("live");
+    else if (this.errors["channel.watch"]?.code === "denied") this.#is("polled");
+  }
+
+  /** Ask, unless the last answer is still to come: a slow broker is not asked ever more. */
+  #poll(name, take) {
+    if (!this.#asked.has(name)) {
+      const asked = this.#ask(name, {}, take).finally(() => {
+        if (this.#asked.get(name) === asked) this.#asked.delete(name);
+      });
+      this.#asked.set(name, asked);
+    }
+    return this.#asked.get(name);
+  }
+
   #status() {
-    return this.#ask("status", {}, (it) => { this.status = it; });
+    return this.#poll("status", (it) => { this.status = it; });
   }
 
   async #caller() {
@@ -80,17 +107,18 @@ class Live extends EventTarget {
   }
 
   #domains() {
-    return this.#ask("domain.list", {}, (list) => {
+    return this.#poll("domain.list", (list) => {
       this.domains = new Map(list.map((it) => [it.domid, it]));
     });
   }
 
   async #channels() {
-    this.#buffered = [];
+    const meanwhile = [];
+    this.#buffered = meanwhile;
     await this.#ask("channel.list", {}, (list) => {
-      this.channels = new Map(list.map((it) => [keyOf(it), it]));
+      if (this.#buffered === meanwhile) this.channels = new Map(list.map((it) => [keyOf(it), it]));
     });
-    const meanwhile = this.#buffered ?? [];
+    if (this.#buffered !== meanwhile) return; // Asked again since: that answer counts.
     this.#buffered = null;
     for (const it of meanwhile) this.#take(it);
   }
@@ -99,6 +127,7 @@ class Live extends EventTarget {
     follow("channel.watch", {}, {
       begun: () => {
         delete this.errors["channel.watch"];
+        this.#streams = true;
         this.#is("live");
         this.again();
       },
@@ -109,6 +138,7 @@ class Live extends EventTarget {
       },
       lost: (error) => {
         this.errors["channel.watch"] = error;
+        this.#streams = false;
         if (error.code !== "denied") return this.#is("stale");
         this.#is("polled");
         setInterval(() => this.#visible() && this.#channels(), DOMAINS_EVERY);

@@ -9,6 +9,7 @@ export class CallError extends Error {
 
 const REQUEST = { method: "POST", credentials: "same-origin", cache: "no-store", redirect: "error" };
 const SILENCE = 40_000; // Milliseconds; the broker sends a sign of life every 15 s.
+const PATIENCE = 60_000; // Milliseconds for one call: a way that is lost need not say so.
 
 async function post(name, fields, signal) {
   let answer;
@@ -30,7 +31,8 @@ async function post(name, fields, signal) {
 
 /** The result of one call. Throws CallError, whose code is one of docs/rpc.md, or unreachable. */
 export async function call(name, fields, signal) {
-  const answer = await post(name, fields, signal);
+  const late = AbortSignal.timeout(PATIENCE);
+  const answer = await post(name, fields, signal ? AbortSignal.any([signal, late]) : late);
   try {
     return (await answer.json()).result;
   } catch (error) {
