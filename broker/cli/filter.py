@@ -72,7 +72,8 @@ def register(commands: Commands) -> None:
         "--state",
         metavar="STATE",
         choices=["new", "established", "related", "invalid", "untracked"],
-        help="new (the default), established, related, invalid or untracked",
+        help="of its connection: new, established, related, invalid or untracked; default: all "
+        "that such a frame can have",
     )
     leaf.add_argument(
         "--learned", metavar="IP", action="append", help="an address taken to be learned"
@@ -319,15 +320,26 @@ def _test(broker: Client, options: argparse.Namespace) -> int:
             state=options.state,
             learned=None if options.learned is None else tuple(options.learned),
         )
-        dropped |= outcome.verdict == "drop"
+        dropped |= outcome.verdict != "accept"
         if options.json:
             show.json_line(outcome)
             continue
-        rule = f" by {outcome.rule} ({outcome.where})" if outcome.rule else ""
         why = "; what it asks about cannot be read" if outcome.unreadable else ""
-        why += f"; {outcome.reason}" if outcome.reason else ""
-        show.line(show.text(f"{outcome.verdict}{rule}{why}: {outcome.frame}", 600))
+        why += _why(outcome)
+        if outcome.verdict == "depends":
+            why += " on its connection's state"
+        show.line(show.text(f"{outcome.verdict}{_who(outcome)}{why}: {outcome.frame}", 600))
+        for it in outcome.by_state:
+            show.line(show.text(f"  {it.state}: {it.verdict}{_who(it)}{_why(it)}", 600))
     return client.DENIED if dropped else client.SUCCESS
+
+
+def _who(outcome: methods.FilterOutcome | methods.FilterStateOutcome) -> str:
+    return f" by {outcome.rule} ({outcome.where})" if outcome.rule else ""
+
+
+def _why(outcome: methods.FilterOutcome | methods.FilterStateOutcome) -> str:
+    return f"; {outcome.reason}" if outcome.reason else ""
 
 
 def _frames(text: str) -> list[bytes]:

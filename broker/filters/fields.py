@@ -143,5 +143,7 @@ FIELDS: Final[dict[str, Field]] = {
 }
 """By name."""
 
-ALWAYS_READABLE: Final = frozenset({"ether.src", "ether.dst", "ether.type", "ct.state"})
+STATE: Final = "ct.state"
+"""The one field that is not in the frame."""
+ALWAYS_READABLE: Final = frozenset({"ether.src", "ether.dst", "ether.type", STATE})
 """Every frame has these."""

@@ -80,6 +80,11 @@ class Frame:
         self._state = CT_STATES[state]
 
     @property
+    def data(self) -> bytes:
+        """All its bytes."""
+        return self._bytes
+
+    @property
     def whole(self) -> bool:
         """Whether there is an Ethernet header at all."""
         return len(self._bytes) >= MIN_FRAME

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Never
 
 import msgspec
 
+from broker.filters.fields import STATE
 from broker.filters.load import PROFILE_NAME, load_profile
 from broker.filters.nwfilter_rules import CHAINS, NwRule, Refused, read_rule
 from broker.text.escape import escape
@@ -127,14 +128,19 @@ class _Writer:
         self._declare(element, rule)
         stateless = element.attributes.get("statematch", "") in ("0", "false")
         verb, priority = _ACTIONS[action], self._priority(element, _RULE_PRIORITY)
-        if verb == "drop" or stateless or not rule.stateful or direction == "both":
+        plain = stateless or not rule.stateful or direction == "both" or rule.states
+        if verb == "drop" or plain:
             yield _line(verb, direction, rule.matches, priority)
             return
-        raise Refused(
-            element,
-            "answers pass by connection state, which is not held on bridges: say "
-            "statematch='false', and accept them by a rule of their own",
-        )
+        if rule.answers is None:
+            raise Refused(
+                element,
+                "answers pass by connection state, which only TCP, UDP and pings have here: say "
+                "statematch='false', and accept them by a rule of their own",
+            )
+        (other,) = {"from-guest", "to-guest"} - {direction}
+        yield _line(verb, direction, rule.matches | {STATE: "[new, established]"}, priority)
+        yield _line(verb, other, rule.answers | {STATE: "established"}, priority)
 
     def _priority(self, element: Element, default: int) -> int:
         text = element.attributes.get("priority", str(default))

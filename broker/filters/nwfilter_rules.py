@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker.filters.fields import FIELDS
+from broker.filters.fields import FIELDS, STATE
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
@@ -66,6 +66,17 @@ _UPPER: Final = {
     "udplite": 136,
     "sctp": 132,
 }
+_KNOWN: Final = frozenset({"tcp", "udp", "icmp", "icmpv6"})
+"""Protocols that have connections here; of ICMP, pings and errors."""
+_STATES: Final = frozenset({"new", "established", "related", "invalid"})
+_ENDS_OF: Final = (
+    ("ether.src", "ether.dst"),
+    ("ip.saddr", "ip.daddr"),
+    ("ip6.saddr", "ip6.daddr"),
+    ("tcp.sport", "tcp.dport"),
+    ("udp.sport", "udp.dport"),
+)
+_TURNED: Final = {one: other for pair in _ENDS_OF for one, other in (pair, pair[::-1])}
 _PORTED: Final = frozenset({"tcp", "udp"})
 _REJOINED: Final = {
     "0x800": "ipv4",
@@ -89,13 +100,16 @@ class Refused(Exception):  # noqa: N818 - it says that one rule cannot be expres
 class NwRule(msgspec.Struct, frozen=True):
     """A rule's matches as a profile writes them, and which variables it uses.
 
-    `stateful`: libvirt has connection tracking speak of it.
+    `stateful`: libvirt has connection tracking speak of it. `states` are those that the rule itself
+    asks for; `answers` are the matches of what answers it, None where no state tells that.
     """
 
     matches: dict[str, str]
     variables: dict[str, str]
     zipped: frozenset[str]
     stateful: bool
+    states: tuple[str, ...] = ()
+    answers: dict[str, str] | None = None
 
 
 def read_rule(element: Element, family: tuple[str, ...]) -> NwRule:
@@ -138,8 +152,10 @@ class _Matches:
             for name, value in element.attributes.items()
             if name not in ("match", "comment", "state")
         }
-        if "state" in element.attributes and element.attributes["state"] != "NONE":
-            raise self._refuse("state: connection state is not held on bridges")
+        states = self._states(element.attributes.get("state", "NONE"))
+        known = element.name.partition("-")[0] in _KNOWN
+        if states and not known:
+            raise self._refuse(f"state of {element.name}: only TCP, UDP and pings have any")
         for name, value in attributes.items():
             if name in _MASKS or name in _ENDS:
                 partner = {**_MASKS, **_ENDS}[name]
@@ -156,7 +172,25 @@ class _Matches:
         matches = {**fixed, **self._found}
         if not matches and self._family:
             matches = {"ether.type": _list(self._family)}
-        return NwRule(self._zip(matches), self._variables, self._zipped(), stateful)
+        written = self._zip(matches)
+        if states:
+            written[STATE] = _list(states)
+        return NwRule(
+            written,
+            self._variables,
+            self._zipped(),
+            stateful,
+            states,
+            _turned(written) if known else None,
+        )
+
+    def _states(self, text: str) -> tuple[str, ...]:
+        words = tuple(it.strip().lower() for it in text.split(","))
+        if words == ("none",):
+            return ()
+        if not set(words) <= _STATES:
+            raise self._refuse(f"state: '{escape(text, 40)}' is none of libvirt's")
+        return words
 
     def _protocol(self, name: str) -> tuple[Mapping[str, str], dict[str, str], bool]:
         """The fields of its attributes, what it means of itself, and whether it has states."""
@@ -243,6 +277,15 @@ class _Matches:
         return frozenset(
             name for name, iterator in self._uses.values() if together or iterator is not None
         )
+
+
+def _turned(matches: dict[str, str]) -> dict[str, str]:
+    """The matches of what answers: both ends change places, and an ICMP type is another."""
+    return {
+        _TURNED.get(field, field): value
+        for field, value in matches.items()
+        if field.partition(".")[0] not in ("icmp", "icmpv6")
+    }
 
 
 def _list(words: tuple[str, ...]) -> str:

@@ -16,7 +16,9 @@ from broker.net import netlink
 from broker.net.model import NetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
+
+    from broker.net.model import Target
 
 _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2
 _GENMSG: Final = struct.Struct("=BBH")
@@ -35,6 +37,27 @@ class Conntrack:
     def close(self) -> None:
         """Give the socket back."""
         self._socket.close()
+
+    def cut_of(self, target: Target, gone: Collection[str]) -> None:
+        """Delete the entries of addresses that are `gone`, or whose ports may not talk.
+
+        Raises:
+            NetError: as `cut`.
+        """
+        by_address = {ip: port for port in target.ports.values() for ip in port.ips}
+
+        def unwanted(source: str, destination: str) -> bool:
+            if source in gone or destination in gone:
+                return True
+            one, other = by_address.get(source), by_address.get(destination)
+            return (
+                one is not None
+                and other is not None
+                and (one.number, other.number) not in target.pairs
+            )
+
+        if gone or by_address:
+            self.cut(unwanted)
 
     def cut(self, unwanted: Callable[[str, str], bool]) -> int:
         """Delete every entry from `a` to `b` with `unwanted(a, b)`; answers how many.

@@ -18,7 +18,7 @@ from broker.net.libnftables import TransactionError
 from broker.net.readback import about_set
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from broker.net.ruleset import Change
 
@@ -69,7 +69,23 @@ class ElementWriter:
             else:
                 listed = _listed([element(spec, key, it, now) for key, it in change.won.items()])
             come += [(_NEW, _CREATE, about_set(*place, it)) for it in listed]
-        messages = gone + come
+        self._run(gone + come)
+
+    def delete(self, keys: Mapping[tuple[str, str], Sequence[bytes]]) -> None:
+        """One transaction: these keys, by table and set, as the kernel stores them.
+
+        Raises:
+            TransactionError: nothing was done; one may have ended by itself.
+        """
+        self._run(
+            [
+                (_DELETE, 0, about_set(*place, it))
+                for place, listed in keys.items()
+                for it in _plain(list(listed))
+            ]
+        )
+
+    def _run(self, messages: list[netlink.Request]) -> None:
         if not messages:
             return
         kind, flags, body = messages[-1]

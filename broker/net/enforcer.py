@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.net.comparing import element_that_differs, set_that_differs
+from broker.net.connections import Connections
 from broker.net.conntrack import Conntrack
 from broker.net.elements import ElementWriter, can_be_written
 from broker.net.filters.held import HeldFilters
@@ -72,6 +73,7 @@ class PortEnforcer:
         self._alarm = alarm
         self._conntrack = Conntrack()
         self._elements = ElementWriter()
+        self._connections = Connections(self._elements, readback)
         self._target = Target()
         self._content: Content = {}
         self._held = HeldFilters(self._target.profiles)
@@ -105,8 +107,11 @@ class PortEnforcer:
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(VerifyError):
                 self._write_whole(target, content)
-                return
-        self._write_whole(target, content)
+                break
+        else:
+            self._write_whole(target, content)
+        self._connections.hold(self._held.noting(target))
+        self._connections.forget_others(target.ports, whoever=True)
 
     def put(self, port: Port) -> None:
         """Give a port its class and its filter, or others."""
@@ -122,6 +127,8 @@ class PortEnforcer:
             raise
         target = self._with_ports({**self._target.ports, port.index: port})
         try:
+            self._connections.forget_others(self._target.ports)
+            self._connections.hold(self._held.noting(target, port.index))
             self._put(port, old, target)
         except NetError:
             # Whoever asked leaves the gate closed; a later repair must not open it behind him.
@@ -153,6 +160,7 @@ class PortEnforcer:
             self.update(target)
         self._held.release(index)
         self._cut(frozenset(old.ips))
+        self._connections.forget_others(ports)
 
     def update(self, target: Target, during: frozenset[tuple[int, int]] | None = None) -> None:
         """Go to another target in one transaction.
@@ -168,9 +176,11 @@ class PortEnforcer:
         if during is not None and during != target.pairs:
             later, target = target.pairs, msgspec.structs.replace(target, pairs=during)
         self._later = later
+        self._connections.hold(self._held.noting(target))
         self._go(self._held.content(target), target)
         if fewer:
             self._cut(frozenset())
+        self._connections.forget_others(target.ports)
 
     def settle(self) -> None:
         """Take away what only retired numbers needed, if that is still there.
@@ -370,22 +380,8 @@ class PortEnforcer:
 
         The frames are refused whether or not this succeeds, so a failure is an alarm alone.
         """
-        by_address = {ip: port for port in self._target.ports.values() for ip in port.ips}
-        if not gone and not by_address:
-            return
-
-        def unwanted(source: str, destination: str) -> bool:
-            if source in gone or destination in gone:
-                return True
-            one, other = by_address.get(source), by_address.get(destination)
-            return (
-                one is not None
-                and other is not None
-                and (one.number, other.number) not in self._target.pairs
-            )
-
         try:
-            self._conntrack.cut(unwanted)
+            self._conntrack.cut_of(self._target, gone)
         except NetError as error:
             self._alarm(str(error))
 

@@ -15,6 +15,7 @@ import msgspec
 
 from broker.net.filters.compile import group_named
 from broker.net.filters.programs import NO_FILTERS, Filters
+from broker.net.filters.states import definition, is_state
 from broker.net.model import MAX_PORTS, Port, Target, check_pairs, interface_name
 from broker.net.tables import (
     ARP,
@@ -244,7 +245,12 @@ def whole(
     stale = sorted(name for name in there if name not in known)
     commands += make_filters(NO_FILTERS, filters)
     commands += [f"flush chain {_BRIDGE} {name}" for name in stale if is_chain(name)]
-    commands += [f"flush set {_BRIDGE} {name}" for name in sorted(known) if not is_chain(name)]
+    commands += [
+        f"flush set {_BRIDGE} {name}"
+        for name in sorted(known)
+        # Connections outlive whoever wrote the rules.
+        if not is_chain(name) and not is_state(name)
+    ]
     commands += fill_filters(NO_FILTERS, filters)
     commands += delete_filters(stale)
     for table, spec in specs(new):
@@ -259,12 +265,12 @@ _BRIDGE: Final = f"{FAMILIES[BRIDGE]} {BRIDGE}"
 
 def is_chain(name: str) -> bool:
     """Whether a name of the filters' is a chain's, and not a set's."""
-    return name.startswith(("c/", "f/"))
+    return name.startswith(("c/", "f/", "k/"))
 
 
 def is_filters(name: str) -> bool:
     """Whether a chain or set of this name is the filters'."""
-    return name.startswith(("c/", "f/", "m/", "n/", "q/", "r/", "v/"))
+    return is_chain(name) or name.startswith(("m/", "n/", "q/", "r/", "s/", "v/"))
 
 
 def make_filters(old: Filters, new: Filters) -> list[str]:
@@ -278,6 +284,9 @@ def make_filters(old: Filters, new: Filters) -> list[str]:
         commands.append(f"add set {_BRIDGE} {group.name} {{ {group.typed}; flags {flags}; }}")
     meter = f"type iface_index; size {MAX_PORTS}; flags dynamic, timeout; timeout 1h;"
     commands += [f"add set {_BRIDGE} {it} {{ {meter} }}" for it in sorted(new.meters - old.meters)]
+    commands += [
+        f"add set {_BRIDGE} {it} {{ {definition(it)} }}" for it in sorted(new.states - old.states)
+    ]
     return commands + [f"add chain {_BRIDGE} {it}" for it in new.chains if it not in there]
 
 

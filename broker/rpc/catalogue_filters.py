@@ -137,7 +137,7 @@ FILTER_METHODS: Final = (
         result=FilterOutcome,
         verb="filter.test",
         object="domain",
-        help="what becomes of a frame (hex or pcap) on a vif; exit 1 if dropped",
+        help="what becomes of a frame (hex or pcap) on a vif; exit 1 unless accepted",
         example="brokerctl filter test frame.pcap --vif web1/0",
     ),
 )

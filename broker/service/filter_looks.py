@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from broker.filters.bind import BindError, parse_bound, variables_of
+from broker.filters.connections import connection_of
 from broker.filters.evaluate import Asking, evaluate
 from broker.filters.frame import Frame
 from broker.net.frame import describe
@@ -18,6 +19,8 @@ from broker.service.targets import selector_of
 from broker.text.escape import escape
 
 if TYPE_CHECKING:
+    from broker.filters.connections import State
+    from broker.filters.evaluate import Outcome
     from broker.rpc.admin import Caller
     from broker.rpc.methods import Nothing
     from broker.service.authority import Authority
@@ -88,17 +91,14 @@ class FilterLooks:
                     environment[name] = parse_bound(declared[name], arguments.learned)
         except BindError as error:
             raise RpcError("unavailable", f"{device} is closed: {error}") from None
-        frame = Frame(untrusted_frame, arguments.state)
-        asking = Asking(library, environment, arguments.direction, frame)
-        outcome = evaluate(asking, found.profiles)
-        return methods.FilterOutcome(
-            verdict=outcome.verdict,
-            rule=outcome.rule,
-            where=outcome.where,
-            reason=outcome.reason,
-            unreadable=outcome.unreadable,
-            frame=describe(untrusted_frame),
-        )
+        outcomes = {
+            state: evaluate(
+                Asking(library, environment, arguments.direction, Frame(untrusted_frame, state)),
+                found.profiles,
+            )
+            for state in _states(untrusted_frame, arguments.state)
+        }
+        return _outcome(outcomes, describe(untrusted_frame))
 
     def _on(self, device: Device) -> methods.VifFilters:
         filters = self._engine.filters
@@ -131,3 +131,45 @@ class FilterLooks:
         if len(found) > 1:
             raise RpcError("bad_input", "two domains answer; say which by domid")
         return found[0]
+
+
+def _states(untrusted_frame: bytes, said: methods.State | None) -> tuple[State, ...]:
+    """The states to try: the one that was said, or all that such a frame can have.
+
+    Raises:
+        RpcError: it cannot have the one that was said.
+    """
+    possible = connection_of(Frame(untrusted_frame)).states
+    if said is None:
+        return possible
+    if said not in possible:
+        can = " or ".join(possible)
+        raise RpcError("bad_input", f"such a frame is never {said}: it is {can}")
+    return (said,)
+
+
+def _outcome(outcomes: dict[State, Outcome], frame: str) -> methods.FilterOutcome:
+    """The one there is, or what it depends on."""
+    verdicts = {it.verdict for it in outcomes.values()}
+    last = next(reversed(outcomes.values()))
+    alike = len(set(outcomes.values())) == 1
+    return methods.FilterOutcome(
+        verdict=last.verdict if len(verdicts) == 1 else "depends",
+        rule=last.rule if alike else "",
+        where=last.where if alike else "",
+        reason=last.reason if alike else "",
+        unreadable=any(it.unreadable for it in outcomes.values()),
+        frame=frame,
+        by_state=()
+        if alike
+        else tuple(
+            methods.FilterStateOutcome(
+                state=state,
+                verdict=it.verdict,
+                rule=it.rule,
+                where=it.where,
+                reason=it.reason,
+            )
+            for state, it in outcomes.items()
+        ),
+    )

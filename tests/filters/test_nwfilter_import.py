@@ -93,11 +93,48 @@ def test_what_can_be_said_is_said(rule, wanted):
     assert "priority: 500" in text
 
 
-def test_a_rule_whose_answers_pass_by_connection_state_is_refused():
-    rule = "<tcp srcipaddr='10.0.0.1' dstportstart='22'/>"
+@pytest.mark.parametrize(
+    ("rule", "asks", "answers"),
+    [
+        ("<tcp srcipaddr='10.0.0.1' dstportstart='22'/>",
+         'ip.protocol: 6, ip.saddr: "10.0.0.1", tcp.dport: "22"',
+         'ip.protocol: 6, ip.daddr: "10.0.0.1", tcp.sport: "22"'),
+        ("<udp-ipv6 srcmacaddr='$MAC' dstipaddr='::1' srcportstart='53'/>",
+         'ip6.protocol: 17, ether.src: $MAC, ip6.daddr: "::1", udp.sport: "53"',
+         'ip6.protocol: 17, ether.dst: $MAC, ip6.saddr: "::1", udp.dport: "53"'),
+        ("<icmp type='8' dstipaddr='10.0.0.1'/>",
+         'ip.protocol: 1, icmp.type: "8", ip.daddr: "10.0.0.1"',
+         'ip.protocol: 1, ip.saddr: "10.0.0.1"'),
+    ],
+)  # fmt: skip
+def test_a_rule_whose_answers_pass_by_connection_state_becomes_two(rule, asks, answers):
+    out = lines(f"<rule action='accept' direction='in' priority='9'>{rule}</rule>")
+    assert out[-2:] == [
+        f"  - {{accept: to-guest, match: {{{asks}, ct.state: [new, established]}}, priority: 9}}",
+        f"  - {{accept: from-guest, match: {{{answers}, ct.state: established}}, priority: 9}}",
+    ]
+
+
+@pytest.mark.parametrize("rule", ["<sctp/>", "<all/>", "<igmp/>", "<esp-ipv6/>"])
+def test_answers_of_protocols_without_connections_are_refused(rule):
     (refused,) = left_out(f"<rule action='accept' direction='in' priority='9'>{rule}</rule>")
     assert refused.startswith("f.xml:2:")
     assert "say statematch='false'" in refused
+    (refused,) = left_out(f"<rule action='drop' direction='in'>{rule[:-2]} state='NEW'/></rule>")
+    assert "only TCP, UDP and pings have any" in refused
+
+
+def test_states_are_taken_as_they_are():
+    rule = "<rule action='accept' direction='out'><tcp state='NEW,ESTABLISHED'/></rule>"
+    match = "{ip.protocol: 6, ct.state: [new, established]}"
+    assert lines(rule)[-1] == f"  - {{accept: from-guest, match: {match}, priority: 500}}"
+    assert len(lines(rule)) == len(lines("")) + 2
+    drop = lines("<rule action='drop' direction='inout'><icmp state='INVALID'/></rule>")[-1]
+    assert "drop: both, match: {ip.protocol: 1, ct.state: invalid}" in drop
+
+
+def test_a_rule_without_statematch_is_one():
+    rule = "<tcp srcipaddr='10.0.0.1' dstportstart='22'/>"
     out = lines(f"<rule action='accept' direction='in' statematch='0'>{rule}</rule>")
     assert len(out) == len(lines("")) + 2  # `rules:`, and one
     assert "ct.state" not in out[-1]
@@ -118,7 +155,7 @@ def test_references_are_includes_before_the_rules():
         ("<mac match='no' srcmacaddr='$MAC'/>", "match='no': accept what matches"),
         ("<stp/>", "protocol stp cannot be expressed"),
         ("<tcp flags='SYN/ALL'/>", "flags cannot be expressed"),
-        ("<tcp state='NEW'/>", "connection state is not held on bridges"),
+        ("<tcp state='OLD'/>", "state: 'OLD' is none of libvirt's"),
         ("<arp gratuitous='true'/>", "gratuitous cannot be expressed"),
         ("<arp hwtype='6'/>", "hwtype cannot be expressed"),
         ("<ip srcipmask='24'/>", "srcipmask without srcipaddr"),

@@ -11,6 +11,7 @@ import struct
 
 from net_rig import raw
 
+from broker.filters.fields import ETHER_IPV4, ETHER_IPV6
 from broker.filters.load import load_profile
 from broker.text.problems import ProblemsError
 
@@ -51,9 +52,10 @@ def ip6(text):
 class Maker:
     """Makes them."""
 
-    def __init__(self, random):
+    def __init__(self, random, families=None):
         self.random = random
         self.pick = random.choice
+        self._families = families or FAMILIES
 
     def some(self, one_in):
         return self.random.randrange(one_in) == 0
@@ -81,6 +83,57 @@ class Maker:
 
     def frames(self, count):
         return list(dict.fromkeys(self.frame() for _ in range(count)))
+
+    # frames of connections: few ends, so that they often answer one another
+
+    def conversations(self, count):
+        """Frames between few ends in all states of connections, some of them like any other."""
+        listed = (self.frame() if self.some(6) else self._spoken() for _ in range(count))
+        return list(dict.fromkeys(listed))
+
+    def _spoken(self):
+        ethertype, packet = self._said(self.pick([4, 6]))
+        if self.some(5):
+            ethertype, packet = self._error(packet, 4 if ethertype == ETHER_IPV4 else 6)
+        if self.some(30):
+            packet = packet[: self.random.randrange(20, len(packet))]
+        target, source = raw(self.pick(TARGETS)), raw(self.pick(SOURCES))
+        return target + source + struct.pack(">H", ethertype) + packet
+
+    def _said(self, version):
+        protocol = self.pick(["tcp", "tcp", "udp", "echo"])
+        number = self.random.randrange(256)
+        ends = struct.pack(">HH", *self.random.sample([80, 1000, 1001], 2))
+        if protocol == "tcp":
+            flags = self.pick([2, 2, 18, 16, 16, 24, 17, 4, 0, 3, 20, 0x42])
+            upper = 6, ends + bytes([number]) * 8 + bytes([0x50, flags]) + bytes(6)
+        elif protocol == "udp":
+            upper = 17, ends + struct.pack(">HH", 9, 0) + bytes([number])
+        else:
+            kinds = (8, 0, 13) if version == 4 else (128, 129, 130)
+            head = bytes([self.pick(kinds), 0, 0, 0, 0, self.pick([1, 2]), 0, number])
+            upper = (1 if version == 4 else 58), head
+        return self._packet(version, *upper)
+
+    def _packet(self, version, protocol, upper):
+        if version == 4:
+            ends = self.random.sample(["10.0.0.1", "10.0.0.2"], 2)
+            options = bytes([1]) * (4 if self.some(20) else 0)
+            fragment = self.pick([0x2000, 5]) if self.some(20) else self.pick([0, 0x4000])
+            size = 20 + len(options) + len(upper)
+            first = 0x45 + len(options) // 4
+            head = struct.pack(">BBHHHBBH", first, 0, size, 1, fragment, 64, protocol, 0)
+            return ETHER_IPV4, head + ip4(ends[0]) + ip4(ends[1]) + options + upper
+        ends = self.random.sample(["fd00::1", "fd00::2"], 2)
+        if self.some(20):
+            upper, protocol = bytes([protocol, 0]) + bytes(6) + upper, 60
+        head = struct.pack(">IHBB", 0x60000000, len(upper), protocol, 64)
+        return ETHER_IPV6, head + ip6(ends[0]) + ip6(ends[1]) + upper
+
+    def _error(self, quoted, version):
+        kind = self.pick([3, 11, 12] if version == 4 else [1, 2, 3, 4])
+        body = quoted[: self.pick([20, 28, 40, 48, 56, 200])]
+        return self._packet(version, 1 if version == 4 else 58, bytes([kind]) + bytes(7) + body)
 
     def _tag(self):
         tag = self.pick([0, 5, 0x6005])
@@ -196,7 +249,7 @@ class Maker:
 
     def _rule(self):
         matches = {}
-        family = self.pick(FAMILIES)
+        family = self.pick(self._families)
         for _ in range(self.pick([1, 1, 2, 2, 3])):
             field = self.pick([it for it in _VALUES if it.partition(".")[0] in family])
             matches[field] = self._value(field)
@@ -224,6 +277,10 @@ FAMILIES = (
     ("ip", "icmp"), ("ip", "dhcp"), ("udp", "dhcp"), ("ether", "ip6"), ("ip6", "tcp"),
     ("ip6", "udp"), ("ip6", "icmpv6"), ("ip6", "dhcpv6"), ("icmpv6", "nd"), ("ether", "nd"),
     ("tcp",), ("udp",), ("icmpv6",),
+)  # fmt: skip
+FAMILIES_OF_STATES = (
+    ("ct",), ("ct",), ("ct", "tcp"), ("ct", "udp"), ("ct", "icmp"), ("ct", "icmpv6"), ("ct", "ip"),
+    ("ct", "ip6"), ("ct", "ether"), ("tcp",), ("icmp",),
 )  # fmt: skip
 
 
@@ -297,4 +354,5 @@ _VALUES = {
     "dhcp.op": ("request", "reply"),
     "dhcp.chaddr": _MACS,
     "dhcpv6.type": ("1", "2-10"),
+    "ct.state": ("new", "established", "related", "invalid", "untracked"),
 }  # fmt: skip

@@ -8,6 +8,7 @@ import struct
 import pytest
 from filter_frames import GUEST, Maker, ip6
 from filter_rig import FilterRig
+from followed import Followed
 from labelled_rig import Labelled
 from net_rig import raw
 from test_filters_in_kernel import differences
@@ -49,6 +50,12 @@ def later_fragments():
 
 
 FRAMES = [*Maker(random.Random(5)).frames(1500), *later_fragments()]
+TALK = Maker(random.Random(6)).conversations(600)
+RELATED = (
+    b"profile: related\ndescription: x\ndefault: drop\nrules:\n"
+    b"  - {accept: to-guest, match: {ct.state: new}}\n"
+    b"  - {accept: from-guest, match: {ct.state: related}}\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +74,11 @@ def wrong(rig):
         if differences(rig, [name], {}, FRAMES, "from-guest"):
             return name
         rig.hold()
+    rig.hold("related", texts={"related": RELATED})
+    followed = Followed()
+    for direction in ("to-guest", "from-guest"):
+        if differences(rig, ["related"], {}, TALK, direction, followed=followed):
+            return "related"
     return None
 
 

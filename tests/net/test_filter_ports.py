@@ -244,9 +244,11 @@ def test_only_bridged_guests_have_filters(more):
         Port("vif1.0", 7, 1, filter=PortFilter(("p",)), **{"bridge": "br0"} | more)
 
 
-def test_connection_state_is_refused_in_words(bed):
-    text = HEAD + b"rules:\n  - {accept: both, match: {ct.state: new}}\n"
-    with pytest.raises(NetError, match=r"p:5:5: connection state is not held on bridges"):
+def test_what_cannot_be_held_is_refused_at_its_line(bed):
+    masks = ", ".join(f'"00:00:00:00:{it:02x}:00/00:00:00:00:ff:00"' for it in range(17))
+    match = f"{{ether.src: [{masks}], ether.dst: [{masks}]}}"
+    text = HEAD + f"rules:\n  - {{accept: both, match: {match}}}\n".encode()
+    with pytest.raises(NetError, match=r"p:5:5: this becomes more than 256 rules"):
         bed.hold("p", texts={"p": text})
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from filter_frames import VARIABLES, Maker
+from filter_frames import FAMILIES_OF_STATES, VARIABLES, Maker
 from filter_rig import FilterRig, shipped
+from followed import Followed
 from guided_frames import guided
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -39,16 +40,23 @@ def rig():
     made.rig.close()
 
 
-def differences(rig, names, variables, frames, direction):
-    """Frames of which kernel and evaluator think differently."""
+def differences(rig, names, variables, frames, direction, *, followed=None):
+    """Frames of which kernel and evaluator think differently.
+
+    `followed` has what passed before; nothing, if there is none.
+    """
+    followed = followed or Followed()
     library = library_of(rig.rig.enforcer.target.profiles)
     environment, _ = bind(library, names, {k: tuple(v) for k, v in variables.items()})
     passed = rig.passes(direction, frames)
     found = []
     for frame, kernel in zip(frames, passed, strict=True):
-        outcome = evaluate(Asking(library, environment, direction, Frame(frame)), names)
+        state = followed.state(frame, direction)
+        outcome = evaluate(Asking(library, environment, direction, Frame(frame, state)), names)
+        if outcome.verdict == "accept":
+            followed.note(frame, direction)
         if (outcome.verdict == "accept") != kernel:
-            found.append((frame.hex(), kernel, outcome))
+            found.append((frame.hex(), state, kernel, outcome))
     return found
 
 
@@ -66,6 +74,25 @@ def test_random_profiles_decide_as_the_evaluator_does(rig, seed):
     frames = make.frames(120)
     for direction in DIRECTIONS:
         assert differences(rig, names, ALL, frames, direction) == [], texts
+    assert rig.rig.alarms == []
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(
+    max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+def test_random_profiles_follow_connections_as_the_evaluator_does(rig, seed):
+    make = Maker(random.Random(seed), FAMILIES_OF_STATES)
+    texts = {"inner": make.profile("inner").encode()}
+    texts |= {name: make.profile(name, ["inner"]).encode() for name in ("one", "two")}
+    names = make.pick([["one"], ["one", "two"]])
+    rig.hold(*names, texts=texts, **ALL)
+    followed = Followed()
+    for direction in DIRECTIONS * 2:
+        frames = make.conversations(150)
+        assert differences(rig, names, ALL, frames, direction, followed=followed) == []
+    rig.rig.enforcer.remove(rig.guest.index)
     assert rig.rig.alarms == []
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from labelled_rig import Labelled
 from net_rig import raw
 from test_filter_guards import FRAMES as GUARDED
+from test_filter_guards import TALK
 from test_filters_in_kernel import DIRECTIONS, SHIPPED, differences
 
 from broker.net.filters import programs
@@ -36,7 +37,7 @@ def cut_udp(size):
 
 RARE = {"tag-bad", "ip6-nd-short", "ip6-redirect-short"}
 """A tag that is cut short does not get as far as the bridge; others are not among the frames."""
-FRAMES = [*GUARDED, *map(cut_udp, range(8))]
+FRAMES = [*GUARDED, *TALK[:200], *map(cut_udp, range(8))]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,22 @@ VIF = filters.VifFilters(
     learned=("IP",),
     problem="",
 )
+DEPENDING = filters.FilterOutcome(
+    verdict="depends",
+    rule="",
+    where="",
+    reason="",
+    unreadable=False,
+    frame="a frame",
+    by_state=(
+        filters.FilterStateOutcome(
+            state="new", verdict="drop", rule="p/default", where="p.yaml:3:1", reason=""
+        ),
+        filters.FilterStateOutcome(
+            state="established", verdict="accept", rule="p/1", where="p.yaml:5:5", reason="asked"
+        ),
+    ),
+)
 COUNTS = filters.FilterCounts(
     backend=0,
     backend_name="Domain-0",
@@ -111,6 +127,8 @@ class FakeFilters:
 
     async def filter_test(self, caller, arguments):
         self._called("filter.test", caller, arguments)
+        if arguments.frame.startswith("dd"):
+            return DEPENDING
         dropped = not arguments.frame.startswith("ff")
         return filters.FilterOutcome(
             verdict="drop" if dropped else "accept",

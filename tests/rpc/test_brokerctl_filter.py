@@ -160,6 +160,18 @@ async def test_frames_are_tried_from_digits_and_from_captures(run, admin, tmp_pa
     assert admin.calls[-1][2].frame == "ff00ff00"
 
 
+@ensureDeferred
+async def test_where_the_verdict_depends_each_state_has_a_line(run, admin):
+    code, out, _ = await run("test", "dd00", "--vif", "web1")
+    assert code == 1
+    assert admin.calls[-1][2].state is None
+    assert out.splitlines() == [
+        "depends on its connection's state: a frame",
+        "  new: drop by p/default (p.yaml:3:1)",
+        "  established: accept by p/1 (p.yaml:5:5); asked",
+    ]
+
+
 @pytest.mark.parametrize(
     ("data", "wanted"),
     [

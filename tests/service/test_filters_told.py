@@ -43,7 +43,6 @@ rules:
 """
 MASKS = ", ".join(f'"00:00:00:00:{it:02x}:00/00:00:00:00:ff:00"' for it in range(17))
 UNHOLDABLE = {
-    "  - {accept: both, match: {ct.state: established}}\n": "connection state is not held",
     f"  - {{accept: both, match: {{ether.src: [{MASKS}], ether.dst: [{MASKS}]}}}}\n": (
         "this becomes more than 256 rules"
     ),
@@ -455,6 +454,50 @@ async def test_a_frame_is_tried_on_a_vif(host, box):
         brokerd, "filter_test", methods.FilterTest, domain="d3", device="7", frame=""
     )
     assert code == "not_found"
+
+
+OUTWARD = """\
+profile: outward
+description: answers alone
+default: drop
+rules:
+  - {accept: from-guest, match: {ct.state: [new, established]}}
+  - {accept: to-guest, match: {ct.state: established}}
+"""
+ENDS = "0a000005" + "0a000009"
+UDP = (
+    "00" * 12 + "0800" + "4500001c000000004011" + "0000" + ENDS + "1000" + "0050" + "0008" + "0000"
+)
+SYN = "00" * 12 + "0800" + "45000028000000004006" + "0000" + ENDS + "1000005000000001"
+SYN += "00000000" + "5002" + "0400" + "00000000"
+
+
+@embedded
+@run
+async def test_what_depends_on_the_connections_state_is_said_to(host, box):
+    await granted(host, box, "no-mac-spoofing")
+    brokerd = box.brokerd
+    await call(brokerd, "filter_create", methods.FilterCreate, text=OUTWARD, source="outward.yaml")
+    await box.load(attaching("outward").replace("1.0", "1.1"))
+
+    async def tried(frame, direction="to-guest", **more):
+        asked = {"domain": "d3", "frame": frame, "direction": direction, **more}
+        return await call(brokerd, "filter_test", methods.FilterTest, **asked)
+
+    answer = await tried(UDP)
+    assert (answer.verdict, answer.rule) == ("depends", "")
+    found = [(it.state, it.verdict, it.rule) for it in answer.by_state]
+    assert found == [("new", "drop", "outward/default"), ("established", "accept", "outward/2")]
+    answer = await tried(UDP, state="established")
+    assert (answer.verdict, answer.rule, answer.by_state) == ("accept", "outward/2", ())
+    answer = await tried(SYN)
+    assert (answer.verdict, answer.rule) == ("drop", "outward/default")
+    answer = await tried(UDP, "from-guest")
+    assert (answer.verdict, answer.rule) == ("accept", "outward/1")
+    with pytest.raises(RpcError, match="such a frame is never established: it is new"):
+        await tried(SYN, state="established")
+    with pytest.raises(RpcError, match="such a frame is never new: it is untracked"):
+        await tried("ff" * 40, state="new")
 
 
 @embedded

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.filters.bind import rate_of, values_of
-from broker.filters.fields import FIELDS, NO_LLADDR
+from broker.filters.fields import CT_STATES, FIELDS, NO_LLADDR, STATE
 from broker.filters.frame import ABSENT, UNREADABLE
 from broker.filters.values import Masked, Rate, Span
 from broker.net.filters.kinds import TYPES, Bytes, Known, Reading, Words
+from broker.net.filters.states import state_conditions
 from broker.net.model import NetError
 
 if TYPE_CHECKING:
@@ -151,15 +152,9 @@ def compile_rule(
     that are known to hold.
     """
     made = Compiled([], set(), set())
-    if any(match.field == "ct.state" for match in rule.matches):
-        raise FilterError(
-            "connection state is not held on bridges: conntrack would put fragments together there "
-            "before they are looked at; match on ports and addresses instead",
-            rule.where,
-        )
     alternatives: list[list[str]] = []
     for group in rule.groups():
-        found = _group(group, kind, PORT[direction], environment, drops=rule.verdict == "drop")
+        found = _group(group, kind, direction, environment, drops=rule.verdict == "drop")
         if found is None:
             return made
         conditions, wanted = found
@@ -199,12 +194,21 @@ def _rate(limit: Rate) -> str:
 
 
 def _group(
-    group: Sequence[Match], kind: Kind, port: str, environment: Environment, *, drops: bool
+    group: Sequence[Match],
+    kind: Kind,
+    direction: Direction,
+    environment: Environment,
+    *,
+    drops: bool,
 ) -> tuple[list[str], Group | None] | None:
     """Conditions of which one must hold (none: it always does), and the set looked into.
 
     None if it cannot match. What cannot be read hinders an accept rule, and no drop rule.
     """
+    if group[0].field == STATE:
+        wanted = {it for it in CT_STATES.values() if any(one.holds(it) for one in group[0].values)}
+        states = state_conditions(kind, direction, wanted)
+        return None if states is None else (states, None)
     readings = [kind.readings.get(match.field, ABSENT) for match in group]
     if ABSENT in readings or (UNREADABLE in readings and not drops):
         return None
@@ -215,7 +219,7 @@ def _group(
         return None if conditions is None else (conditions, None)
     if len(group) == 1 and _everything(values_of(group[0], environment), readings[0]):
         return [], None
-    return _looked_up(group, readings, port, environment)
+    return _looked_up(group, readings, PORT[direction], environment)
 
 
 def _constant(match: Match, reading: Reading) -> list[str] | None:

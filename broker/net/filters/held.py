@@ -123,6 +123,11 @@ class HeldFilters:
         uplinks = [p for p in target.ports.values() if p.uplink and p.bridge == port.bridge]
         return port_content(port, uplinks, self.vif(port), self._leases.get(port.index))
 
+    def noting(self, target: Target, *indexes: int) -> list[int]:
+        """Of these ports, or of all, those whose connections are noted."""
+        ports = map(target.ports.__getitem__, indexes) if indexes else target.ports.values()
+        return [port.index for port in ports if (vif := self.vif(port)) and vif.notes]
+
     # who has which address
 
     def check_bound(self, port: Port, target: Target) -> None:

@@ -161,6 +161,7 @@ _TABLE: Final[tuple[tuple[str, str, str, Reading | None], ...]] = (
     ("ip4-bad", "", "ip icmp tcp udp dhcp", None),
     ("ip4", "ip", "", None),
     ("ip4-icmp", "ip icmp", "", None),
+    ("ip4-icmp-error", "ip icmp", "", None),
     ("ip4-icmp-bad", "ip", "icmp", None),
     ("ip4-tcp", "ip tcp", "", None),
     ("ip4-tcp-bad", "ip", "tcp", None),
@@ -177,6 +178,7 @@ _TABLE: Final[tuple[tuple[str, str, str, Reading | None], ...]] = (
     ("ip6-dhcp", "ip6 udp dhcpv6", "", None),
     ("ip6-dhcp-bad", "ip6 udp", "dhcpv6", None),
     ("ip6-icmp", "ip6 icmpv6", "", None),
+    ("ip6-icmp-error", "ip6 icmpv6", "", None),
     ("ip6-icmp-bad", "ip6", "icmpv6 nd", None),
     # Router solicitations have no target; `nd` are neighbour solicitations and advertisements.
     ("ip6-rs-none", "ip6 icmpv6", "", _NONE),
@@ -256,6 +258,11 @@ _LATER4: Final = "@nh,51,13 != 0"
 _LATER6: Final = f"{_FRAGMENT6} {_OFFSET6} != 0"
 _LENGTH6: Final = "@nh,48,8 58 @nh,32,16"
 """ICMPv6 right after the fixed header, and the payload length of the packet."""
+_QUOTES4: Final = (
+    f"@th,0,8 {{ 3, 11, 12 }} @th,64,8 0x45 @th,114,14 0 @th,136,8 {{ 1, 6, 17 }} {_there(35)}"
+)
+"""An error that quotes a packet without options, no fragment, whose first eight bytes are there."""
+_QUOTES6: Final = f"@th,0,8 1-4 @th,64,4 6 @th,112,8 {{ 6, 17, 58 }} {_there(55)}"
 _EXTENSIONS: Final = "0, 43, 44, 60"
 ROOT: Final = "type"
 IP4: Final = "four"
@@ -283,7 +290,8 @@ TREE: Final[dict[str, tuple[Step, ...]]] = {
         ("", "ip4-bad"),
     ),
     "tcp4": _node((_LATER4, "ip4-tcp-bad"), (_there(19), "ip4-tcp"), ("", "ip4-tcp-bad")),
-    "icmp4": _node((_LATER4, "ip4-icmp-bad"), (_there(7), "ip4-icmp"), ("", "ip4-icmp-bad")),
+    "icmp4": _node((_LATER4, "ip4-icmp-bad"), (_there(7), "quoting4"), ("", "ip4-icmp-bad")),
+    "quoting4": _node((_QUOTES4, "ip4-icmp-error"), ("", "ip4-icmp")),
     "udp4": _node(
         (_LATER4, "ip4-udp-bad"),
         ("@th,0,16 67-68", "dhcp4"),
@@ -320,8 +328,9 @@ TREE: Final[dict[str, tuple[Step, ...]]] = {
     "dhcp6": _node((_there(8), "ip6-dhcp"), (_there(7), "ip6-dhcp-bad"), ("", "ip6-udp-bad")),
     "icmp6": _node((_LATER6, "ip6-icmp-bad"), (_there(7), "typed6"), ("", "ip6-icmp-bad")),
     "typed6": _node(
-        ("@th,0,8", {"133": "rs", "135": "nd", "136": "nd", "137": "redirect"}), ("", "ip6-icmp")
+        ("@th,0,8", {"133": "rs", "135": "nd", "136": "nd", "137": "redirect"}), ("", "quoting6")
     ),
+    "quoting6": _node((_QUOTES6, "ip6-icmp-error"), ("", "ip6-icmp")),
     "rs": _node(
         (f"{_LENGTH6} 8", "ip6-rs-none"),
         (f"{_LENGTH6} 16 @th,64,16 0x0e01", "ip6-rs-none"),

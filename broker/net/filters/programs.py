@@ -3,6 +3,7 @@
     f/PROFILE/from/KIND     a profile's rules for one kind: returns if it accepts
     c/COMBINATION/from/NODE tells a frame's kind, as far as it matters, and goes on to …
     c/COMBINATION/from/KIND … which asks each profile of the combination, and accepts
+    k/from/tcp4             or, where a profile asks for connections' states, notes it (`states`)
     f/PROFILE/from.MAC.IP/KIND, c/COMBINATION/from.MAC.IP/… the same on the short way (`quick`)
 
 and the same with `to` for what goes to the guest. A port's verdict (`from_guest`, `to_guest`) goes
@@ -31,6 +32,7 @@ from broker.net.filters.compile import (
 )
 from broker.net.filters.kinds import IP4, KINDS, ROOT, SHORT_CUTS, TREE
 from broker.net.filters.quick import QUICK_KINDS, quick_way
+from broker.net.filters.states import noting_of
 from broker.net.filters.usage import Usage, Vif, short
 from broker.net.model import MAX_PORTS
 
@@ -67,10 +69,12 @@ class Filters(msgspec.Struct, frozen=True):
     chains: dict[str, tuple[Line, ...]] = {}
     groups: frozenset[Group] = frozenset()
     meters: frozenset[str] = frozenset()
+    states: frozenset[str] = frozenset()
 
     def names(self) -> set[str]:
         """The names of all of them."""
-        return {*self.chains, *self.meters, *(group.name for group in self.groups)}
+        groups = (group.name for group in self.groups)
+        return {*self.chains, *self.meters, *self.states, *groups}
 
 
 NO_FILTERS: Final = Filters()
@@ -84,6 +88,7 @@ class Programs:
         self.chains: dict[str, tuple[Line, ...]] = {}
         self.groups: set[Group] = set()
         self.meters: set[str] = set()
+        self.states: set[str] = set()
         self._made = NO_FILTERS
         self._known: dict[tuple[object, ...], Vif] = {}
         self._usage: dict[tuple[str, ...], Usage] = {}
@@ -120,15 +125,20 @@ class Programs:
                 raise FilterError(
                     f"{', '.join(learned)}: what is learned steps with no other variable"
                 )
-        return Vif(verdicts, groups, environment, learned)
+        return Vif(verdicts, groups, environment, learned, usage.asks_for_states)
 
     def filters(self) -> Filters:
         """All there is by now; the same object as before as long as that is the same."""
-        size = len(self.chains), len(self.groups), len(self.meters)
+        size = len(self.chains), len(self.groups), len(self.meters), len(self.states)
         made = self._made
         # They only grow.
-        if size != (len(made.chains), len(made.groups), len(made.meters)):
-            self._made = Filters(dict(self.chains), frozenset(self.groups), frozenset(self.meters))
+        if size != (len(made.chains), len(made.groups), len(made.meters), len(made.states)):
+            self._made = Filters(
+                dict(self.chains),
+                frozenset(self.groups),
+                frozenset(self.meters),
+                frozenset(self.states),
+            )
         return self._made
 
     def _combined(
@@ -138,18 +148,20 @@ class Programs:
         name = f"c/{short(*names, '', variant, str(learns))}"
         verdicts: dict[Direction, str] = {}
         groups: set[Group] = set()
+        usage = self._usage[names]
+        ending = _Ending(learns, usage.asks_for_states)
         for direction in DIRECTIONS:
             stem = f"{name}/{_word(direction)}"
             asked = self._asking(names, direction, environment, None, groups)
-            targets = self._targets(stem, direction, asked, learns=learns)
+            targets = self._targets(stem, direction, asked, ending)
             verdicts[direction] = self._way(ROOT, stem, targets)
-        quick = quick_way(self._usage[names].rules, environment)
+        quick = quick_way(usage.rules, environment)
         root = f"{name}/from/{ROOT}"
         if quick is not None and root in self.chains:
             groups.add(quick.group)
             stem = f"{name}/from.{quick.name}"
             asked = self._asking(names, "from-guest", environment, quick, groups)
-            targets = self._targets(stem, "from-guest", asked, learns=learns)
+            targets = self._targets(stem, "from-guest", asked, ending)
             to = self._way(IP4, stem, {kind: targets[kind] for kind in QUICK_KINDS})
             self.chains[root] = (Line(f"{quick.condition} {to}", ""), *self.chains[root])
         self.groups |= groups
@@ -180,23 +192,35 @@ class Programs:
         return asked
 
     def _targets(
-        self, name: str, direction: Direction, asked: list[dict[str, str]], *, learns: bool
+        self, name: str, direction: Direction, asked: list[dict[str, str]], ending: _Ending
     ) -> dict[str, str]:
         """Where frames of each kind are led."""
         targets: dict[str, str] = dict.fromkeys(KINDS, "accept")
         made: dict[tuple[Line, ...], str] = {}
         for kind in KINDS:
             lines = [it for chains in asked if kind in chains for it in self._asked(chains[kind])]
-            if learns and kind == _LEARN_KIND:
+            if ending.learns and kind == _LEARN_KIND:
                 lines.append(self._learn(direction))
+            end = self._accept(KINDS[kind], direction) if ending.notes else "accept"
             if not lines:
+                targets[kind] = end
                 continue
-            content = (*_counted_together(lines), Line("accept", ""))
+            content = (*_counted_together(lines), Line(end, ""))
             if content not in made:
                 made[content] = f"{name}/{kind}"
                 self.chains[made[content]] = content
             targets[kind] = f"goto {made[content]}"
         return targets
+
+    def _accept(self, kind: Kind, direction: Direction) -> str:
+        """The verdict on what all profiles accepted, where connections are noted."""
+        noting = noting_of(kind, direction)
+        if noting is None:
+            return "accept"
+        self.chains[noting.chain] = tuple(Line(rule, "") for rule in noting.rules)
+        self.states |= noting.states
+        self.meters |= noting.meters
+        return f"goto {noting.chain}"
 
     def _tell(self, node: str, name: str, targets: Mapping[str, str]) -> str:
         """The verdict that leads frames of a node's kinds to their targets; its chains are made."""
@@ -309,6 +333,13 @@ class Programs:
             # It would be accepted anyway.
             lines.pop()
         return tuple(lines), groups
+
+
+class _Ending(msgspec.Struct, frozen=True):
+    """What is done with frames that all profiles accept: learned from, noted as connections."""
+
+    learns: bool
+    notes: bool
 
 
 class _Asking(msgspec.Struct, frozen=True):

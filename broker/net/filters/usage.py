@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker.filters.bind import BindError, assigned, parse_bound, tuples, variables_of
-from broker.filters.fields import FIELDS
+from broker.filters.fields import FIELDS, STATE
 from broker.filters.model import Use
 from broker.filters.values import Span
 from broker.net.filters.compile import FilterError, Group, merged, shape
@@ -28,13 +28,15 @@ Key = tuple[tuple[int, int], ...]
 class Vif(msgspec.Struct, frozen=True):
     """What a port's profiles came to: the verdict for each direction, the sets they look into.
 
-    `environment` has its variables, `learned` those that snooping fills.
+    `environment` has its variables, `learned` those that snooping fills. `notes`: its connections
+    are noted.
     """
 
     verdicts: dict[Direction, str]
     groups: frozenset[Group]
     environment: Environment
     learned: tuple[str, ...]
+    notes: bool = False
 
     def elements(self, addresses: Mapping[int, float]) -> dict[Group, dict[Key, float | None]]:
         """What its sets hold for it, with these IPv4 addresses learned, each until its end."""
@@ -60,6 +62,8 @@ class Usage:
         except (BindError, KeyError) as error:
             raise FilterError(f"filter profiles {', '.join(names)}: {error}") from error
         rules = self.rules
+        self.asks_for_states = any(it.field == STATE for rule in rules for it in rule.matches)
+        """Whether connections of their ports are noted."""
         self._limits = {it.limit.name for it in rules if isinstance(it.limit, Use)}
         used = [match for rule in rules for match in rule.matches]
         self._matches = {(it.use.name, FIELDS[it.field].bits): it for it in used if it.use}

@@ -18,6 +18,7 @@ Given = Annotated[
     msgspec.Meta(max_length=16),
 ]
 Direction = Literal["from-guest", "to-guest"]
+State = Literal["new", "established", "related", "invalid", "untracked"]
 
 
 class FilterProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,26 +196,38 @@ class FilterCounts(msgspec.Struct, frozen=True, kw_only=True):
 class FilterTest(FilterVif, frozen=True, kw_only=True):
     """What becomes of `frame` (hex digits of all its bytes) by the profiles of a vif.
 
-    `state` is its connection's, as conntrack would have it. `learned` are IPv4 addresses that the
-    vif is taken to have learned.
+    `state` is its connection's, as the vif would know it; where it is not said, all that such a
+    frame can have are tried. `learned` are IPv4 addresses that the vif is taken to have learned.
     """
 
     frame: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-fA-F]{2}){0,9216}$(?!\n)")]
     direction: Direction = "from-guest"
-    state: Literal["new", "established", "related", "invalid", "untracked"] = "new"
+    state: State | None = None
     learned: Annotated[tuple[VariableValue, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class FilterStateOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a frame in one state of its connection, and who spoke."""
+
+    state: State
+    verdict: Literal["accept", "drop"]
+    rule: str
+    where: str
+    reason: str
 
 
 class FilterOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict, and who spoke: `profile/number` (empty: nobody) at `file:line:column`.
 
     `unreadable`: dropped because the frame claims a header that cannot be read. `frame` says in
-    words what it is.
+    words what it is. `depends`: on whether the vif knows the frame's connection, which nobody said;
+    `by_state` has what becomes of it then.
     """
 
-    verdict: Literal["accept", "drop"]
+    verdict: Literal["accept", "drop", "depends"]
     rule: str
     where: str
     reason: str
     unreadable: bool
     frame: str
+    by_state: tuple[FilterStateOutcome, ...] = ()
