@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv venv-dev venv-bench venv-fuzz lock sbom demo recording demo-console console-pictures test test-kernel61 test-mutants fuzz e2e bench deb minidomain lint clean
+.PHONY: help performance venv venv-dev venv-bench venv-fuzz lock sbom demo recording demo-console console-pictures test test-kernel61 test-mutants fuzz e2e bench deb minidomain lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,10 +62,10 @@ console-pictures: ## the console's pictures in docs/images/, by headless Chromiu
 	@$(MAKE) --no-print-directory venv-dev
 	@$(BIN)/python -m tools.console
 
-test: ## all tests, on both real xenstored daemons and the embedded store (root)
+test: ## all tests, on both real xenstored daemons and the embedded store: make test [JOBS=n] (root)
 	@tools/setup-debian test
 	@$(MAKE) --no-print-directory venv-dev
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
 
 test-kernel61: ## labels on bridges again, on Debian's 6.1 kernel, in QEMU: make test-kernel61 [SHORT=1] (root)
 	@tools/setup-debian kernel61
@@ -90,6 +90,10 @@ bench: ## floors and ratios, measured in one run: make bench [ONLY=name]
 	@tools/setup-debian bench
 	@$(MAKE) --no-print-directory venv-bench
 	@$(BIN)/python -m tools.bench $(if $(ONLY),--only $(ONLY))
+
+performance: ## every bench, and docs/performance.md of them: some twenty minutes of a quiet machine (root)
+	@$(MAKE) --no-print-directory bench
+	@$(BIN)/python -m tools.bench.page
 
 deb: ## Debian packages for bookworm, in build/ (root)
 	@tools/setup-debian deb

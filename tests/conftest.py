@@ -37,3 +37,11 @@ def store_daemon(request):
     daemon = start_store(request.param)
     yield daemon
     daemon.stop()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the tables that tests leave as their property `table`, whichever process ran them."""
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, text in report.user_properties:
+            if name == "table":
+                terminalreporter.write_line(f"\n{text}\n")

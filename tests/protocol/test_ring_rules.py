@@ -45,7 +45,7 @@ def test_the_broken_rule_is_named_and_its_party_blamed(case):
     assert ours.request(bytes(112)) is ours.response(bytes(112)) is last
 
 
-def test_every_rule_has_a_mutation(capsys):
+def test_every_rule_has_a_mutation(record_property):
     lines = [HEAD]
     for name, ring in RINGS:
         rules = {one.name for one in RULES[name].rules if one.name.startswith(f"{ring}.")}
@@ -63,8 +63,7 @@ def test_every_rule_has_a_mutation(capsys):
         shares = [f"{count / made:.0%}" for count in (caught, right)]
         lines.append(f"{f'{name} {ring}':16}{len(rules):>7}{made:>11}{shares[0]:>8}{shares[1]:>13}")
         assert caught == right == made
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
+    record_property("table", "\n".join(lines))
 
 
 @pytest.mark.parametrize(("name", "ring"), RINGS)

@@ -20,6 +20,8 @@ BENCHES = {
     "core-verdicts": "tools.bench.core_verdicts",
     "decision": "tools.bench.decisions",
     "filter": "tools.bench.bridge.filters",
+    "fleet": "tools.bench.fleet",
+    "footprint": "tools.bench.footprint",
     "monitor": "tools.bench.monitor",
     "policy": "tools.bench.policy_life",
     "reconcile": "tools.bench.reconcile",
@@ -28,6 +30,8 @@ BENCHES = {
 """By name; `--only` takes the beginning of one, or of one of its items' names."""
 
 _RESULT = Path(__file__).parents[2] / "build" / "bench.json"
+LAST = _RESULT.with_name("bench")
+"""What each measured last, whole: of it docs/performance.md is made."""
 _ROW = "{:<28} {:>12} {:<11} {:>12} {:>7} {:>7} {:<6}"
 
 
@@ -42,13 +46,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(_ROW.format("name", "ours", "unit", "floor", "ratio", "target", "met"))
     results: list[dict[str, Any]] = []
-    for number, name in enumerate(chosen, 1):
-        print(f"bench: {number}/{len(chosen)} {name}", file=sys.stderr)
+    LAST.mkdir(parents=True, exist_ok=True)
+    for count, name in enumerate(chosen, 1):
+        print(f"bench: {count}/{len(chosen)} {name}", file=sys.stderr)
+        first = len(results)
         for result in import_module(BENCHES[name]).items():
             if result["name"].startswith(only) or name.startswith(only):
                 results.append(result)
                 _show(result)
-    _RESULT.parent.mkdir(exist_ok=True)
+        if name.startswith(only):
+            (LAST / f"{name}.json").write_text(json.dumps(results[first:], indent=1) + "\n")
     _RESULT.write_text(json.dumps(results, indent=1) + "\n")
     missed = [result["name"] for result in results if result["met"] is False]
     print(f"{len(results)} measurements in {_RESULT}; missed: {', '.join(missed) or 'none'}")
@@ -57,14 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _show(result: dict[str, Any]) -> None:
     met = {True: "yes", False: "NO", None: "-"}[result["met"]]
-    numbers = [_number(result[key]) for key in ("ours", "floor", "ratio", "target")]
+    numbers = [number(result[key]) for key in ("ours", "floor", "ratio", "target")]
     ours, floor, ratio, target = numbers
     print(_ROW.format(result["name"], ours, result["unit"], floor, ratio, target, met), flush=True)
     if result["beside"] is not None:
         print(f"    beside: {result['beside']}")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A figure as people read it; a dash for none."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

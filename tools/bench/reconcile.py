@@ -31,11 +31,16 @@ if TYPE_CHECKING:
 
     from broker.xenstore.errors import StoreError
 
-SIZES = ((100, "C"), (1_000, "C"), (5_000, "embedded"))
-"""Domains, and the store: to fill C xenstored or oxenstored with the nodes of 5,000 domains takes
-many minutes (what one node costs them grows with how many there are).
+SIZES = (
+    (25, 4, "C"),
+    (100, 3, "C"),
+    (1_000, 3, "C"),
+    (5_000, 3, "embedded"),
+    (5_000, 4, "embedded"),
+)
+"""Domains, devices of each, and the store: to fill C xenstored or oxenstored with the nodes of
+5,000 domains takes many minutes (what one node costs them grows with how many there are).
 """
-DEVICES = 3
 ROUNDS = 3
 TARGET = 1.5
 _READS = frozenset({wire.READ, wire.DIRECTORY, wire.DIRECTORY_PART, wire.GET_PERMS})
@@ -49,7 +54,7 @@ def items() -> Iterator[dict[str, Any]]:
     results: list[dict[str, Any]] = []
 
     async def measure_all() -> None:
-        results.extend([await _measure(size, kind) for size, kind in SIZES])
+        results.extend([await _measure(*it) for it in SIZES])
 
     def done(result: object) -> object:
         reactor.stop()
@@ -61,8 +66,8 @@ def items() -> Iterator[dict[str, Any]]:
     yield from results
 
 
-async def _measure(size: int, kind: str) -> dict[str, Any]:
-    rig = Rig(kind, size, DEVICES)
+async def _measure(size: int, devices: int, kind: str) -> dict[str, Any]:
+    rig = Rig(kind, size, devices)
     state = Path(tempfile.mkdtemp(prefix="xpb-bench-"))
     (state / "policy.yaml").write_text(POLICY)
     settings = Settings(
@@ -80,7 +85,7 @@ async def _measure(size: int, kind: str) -> dict[str, Any]:
         brokerd.start()
         await _until(lambda: brokerd.engine.phase == "enforcing")
         brokerd.admin.labels.assign(Selector("name", "bench"), "bench", "bench")
-        await _until(lambda: _settled(brokerd, size * DEVICES))
+        await _until(lambda: _settled(brokerd, size * devices))
         times = [await _reconcile(brokerd) for _ in range(ROUNDS)]
         batches = await _requests_of(brokerd)
         floors = [await _read_alone(rig.store.address, batches) for _ in range(ROUNDS)]
@@ -90,7 +95,7 @@ async def _measure(size: int, kind: str) -> dict[str, Any]:
         shutil.rmtree(state)
     reads = sum(len(requests) for requests, _ in batches)
     return item(
-        f"reconcile-{size}-{kind}",
+        f"reconcile-{size}x{devices}-{kind}",
         statistics.median(times) * 1e3,
         "ms",
         floor=statistics.median(floors) * 1e3,

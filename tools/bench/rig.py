@@ -72,8 +72,8 @@ class Rig:
         shutil.rmtree(self.directory)
 
     @contextmanager
-    def brokerd(self, rpc_keys: str = "") -> Iterator[None]:
-        """Brokerd on this store, all domains labelled, until the block ends.
+    def brokerd(self, rpc_keys: str = "") -> Iterator[int]:
+        """Brokerd on this store, all domains labelled, until the block ends; its pid.
 
         `rpc_keys` are more lines of its configuration's `rpc:`.
         """
@@ -85,9 +85,7 @@ class Rig:
             f"specs: {ROOT}/protocol_specs\nrpc:\n  socket: {rpc}\n{rpc_keys}"
             "audit_budget:\n  burst: 100000\n  refill_seconds: 1\n"
         )
-        code = "import sys; from broker.service.main import main; sys.exit(main())"
-        words = [sys.executable, "-c", code, "--config", str(config), "--init"]
-        with process(words, self.log) as it:
+        with process([*self._brokerd, "--init"], self.log) as it:
             self.wait_for(it, rpc.exists)
             self.wait_for(it, lambda: self.value("/broker/v1/state") == b"enforcing")
             Client(str(rpc)).call("label.set", LabelSet(domain="name:bench", label="bench"))
@@ -95,7 +93,18 @@ class Rig:
             last = f"/broker/v1/decision/0/vif/{domid}/{dev}"
             self.wait_for(it, lambda: b"pending" in (self.value(last) or b""))
             time.sleep(1)  # what is only for people is written last; it is not measured
+            yield it.pid
+
+    @contextmanager
+    def brokerd_again(self) -> Iterator[None]:
+        """Brokerd once more, with the state it left; it has only just been started."""
+        with process(self._brokerd, self.log):
             yield
+
+    @property
+    def _brokerd(self) -> list[str]:
+        code = "import sys; from broker.service.main import main; sys.exit(main())"
+        return [sys.executable, "-c", code, "--config", str(self.directory / "broker.yaml")]
 
     @contextmanager
     def responder(self) -> Iterator[None]:
