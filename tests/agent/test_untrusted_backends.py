@@ -88,7 +88,7 @@ async def test_a_backend_that_is_held_apart_loses_its_devices_at_both_ends(host)
         {"device": "1"},
         {"backend": 0},
     ],
-    ids=str,
+    ids=("grant", "pending", "reason", "key", "uuid", "device", "backend"),
 )
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_taken_away_but_on_a_signed_denial_of_that_life_for_the_backend(

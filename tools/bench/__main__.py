@@ -22,6 +22,7 @@ BENCHES = {
     "filter": "tools.bench.bridge.filters",
     "fleet": "tools.bench.fleet",
     "footprint": "tools.bench.footprint",
+    "hostile": "tools.bench.hostile",
     "monitor": "tools.bench.monitor",
     "policy": "tools.bench.policy_life",
     "reconcile": "tools.bench.reconcile",
