@@ -273,7 +273,7 @@ def test_nobody_else_makes_a_connection_of_the_guests(bed):
     for it in forged:
         bed.peer.send(it)
     bed.heard()
-    assert len(noted(bed, index=bed.peer.index)) == 3
+    assert len(noted(bed, index=bed.peer.index)) == 6, "each, and that it is fresh"
     assert noted(bed) == []
     bed.rig.enforcer.put(bed.port(bed.peer))
     there = ends.turned()
@@ -343,9 +343,9 @@ def test_an_open_connection_is_remembered_long_and_a_closed_one_is_not(bed, ends
     out(bed, ends.tcp(SYN))
     assert all(it <= states.SHORT for it in seconds(bed, "tcp"))
     assert handshake(bed, ends)[1:] == [True] * 4
-    listed = seconds(bed, "from.tcp") + seconds(bed, "to.tcp") + seconds(bed, "kept.tcp")
+    listed = seconds(bed, "/from.tcp") + seconds(bed, "/to.tcp") + seconds(bed, "kept.tcp")
     assert len(listed) == 3
-    assert all(it > states.SHORT for it in listed)
+    assert all(it > states.FRESH_LONG for it in listed)
     out(bed, ends.tcp(FIN | ACK))
     back(bed, there.tcp(FIN | ACK))
     out(bed, ends.tcp(ACK))
@@ -364,9 +364,9 @@ def test_frames_that_come_are_not_what_keeps_a_way_in_open(bed):
     """Only what the guest sends does."""
     ends = Ends()
     out(bed, ends.udp())
-    (before,) = noted(bed, "from.udp4")
+    (before,) = noted(bed, "s/from.udp4")
     end = time.monotonic() + 20
-    while not noted(bed, "from.udp4")[0][2] < before[2] - 0.2:
+    while not noted(bed, "s/from.udp4")[0][2] < before[2] - 0.2:
         assert time.monotonic() < end
         assert back(bed, ends.turned().udp()) == [True]
 
@@ -380,14 +380,14 @@ def test_what_is_not_answered_in_time_is_forgotten(labelled, monkeypatch):
     end = time.monotonic() + 20
     while back(bed, ends.turned().udp()) == [True]:
         assert time.monotonic() < end
-    assert noted(bed, "from") == []
+    assert noted(bed, "s/from") == []
 
 
 # floods: closed, never open
 
 
 def test_more_new_connections_than_allowed_are_not_noted_and_not_answered(labelled, monkeypatch):
-    monkeypatch.setattr(states, "NEW_RATE", "1/hour burst 10 packets")
+    monkeypatch.setitem(states.RATES, "new", "1/hour burst 10 packets")
     bed = FilterRig(labelled())
     bed.hold("p", texts=OUTWARD)
     listed = [Ends(ports=(2000 + n, 80)) for n in range(40)]
@@ -399,15 +399,32 @@ def test_more_new_connections_than_allowed_are_not_noted_and_not_answered(labell
     assert back(bed, listed[0].turned().udp()) == [True]
 
 
+def test_nothing_is_prolonged_without_being_counted(labelled, monkeypatch):
+    """Or a guest could keep any number of entries alive."""
+    monkeypatch.setattr(states, "FRESH", 1)
+    monkeypatch.setitem(states.RATES, "new", "1/hour burst 8 packets")
+    monkeypatch.setitem(states.RATES, "known", "1/hour burst 3 packets")
+    bed = FilterRig(labelled())
+    bed.hold("p", texts=OUTWARD)
+    listed = [Ends(ports=(2000 + n, 80)) for n in range(8)]
+    out(bed, *(it.udp() for it in listed))
+    assert len(noted(bed, "s/from.udp4")) == 8
+    end = time.monotonic() + 20
+    while noted(bed, "fresh-from"):
+        assert time.monotonic() < end
+    out(bed, *(it.udp() for it in listed))
+    assert len(noted(bed, "fresh-from")) <= 3, "what was prolonged is fresh"
+
+
 def test_another_port_may_open_connections_while_one_floods(labelled, monkeypatch):
-    monkeypatch.setattr(states, "NEW_RATE", "1/hour burst 10 packets")
+    monkeypatch.setitem(states.RATES, "new", "1/hour burst 10 packets")
     bed = FilterRig(labelled())
     bed.hold("p", texts=OUTWARD)
     out(bed, *(Ends(ports=(2000 + n, 80)).udp() for n in range(40)))
     bed.rig.enforcer.put(bed.port(bed.peer, ["p"]))
     bed.peer.send(Ends().udp())
     bed.heard()
-    assert len(noted(bed, "from.udp4", bed.peer.index)) == 1
+    assert len(noted(bed, "s/from.udp4", bed.peer.index)) == 1
 
 
 def test_what_a_full_table_does_not_hold_is_not_answered(labelled, monkeypatch):
@@ -418,11 +435,12 @@ def test_what_a_full_table_does_not_hold_is_not_answered(labelled, monkeypatch):
     out(bed, *(it.udp() for it in listed))
     heard = back(bed, *(it.turned().udp() for it in listed))
     assert heard == [True] * 8 + [False] * 22
+    assert bed.rig.enforcer.check()
     assert back(bed, *(it.turned().udp() for it in listed[:8])) == [True] * 8
 
 
 def test_connections_beyond_those_kept_long_still_work(labelled, monkeypatch):
-    monkeypatch.setattr(states, "KEPT_RATE", "1/hour burst 2 packets")
+    monkeypatch.setitem(states.RATES, "kept", "1/hour burst 2 packets")
     bed = FilterRig(labelled())
     bed.hold("p", texts=OUTWARD)
     for n in range(4):
@@ -486,7 +504,7 @@ def test_a_target_without_a_port_has_its_connections_gone_and_keeps_others(bed):
     left = {it: port for it, port in target.ports.items() if it != bed.guest.index}
     bed.rig.enforcer.update(msgspec.structs.replace(target, ports=left))
     assert noted(bed) == []
-    assert len(noted(bed, "from.udp4", bed.peer.index)) == 1
+    assert len(noted(bed, "s/from.udp4", bed.peer.index)) == 1
 
 
 def test_what_went_while_nobody_looked_is_forgotten_at_the_next_start(bed):
@@ -528,7 +546,7 @@ def test_without_such_a_profile_there_is_nothing_of_it(bed):
 
     def of_states():
         listed = readback.names(BRIDGE)
-        return [it for it in listed if it.startswith(("s/", "k/", "m/new", "m/kept"))]
+        return [it for it in listed if it.startswith(("s/", "k/", "m/new", "m/known", "m/kept"))]
 
     assert of_states()
     bed.hold("clean-traffic", "no-multicast", texts=shipped(), MAC=["02:00:00:00:00:01"])

@@ -10,6 +10,7 @@ port's filter opens nothing of another's, whatever addresses it bears.
                     destination, ports; of an echo request its number
     s/to.tcp4       what was let through to them
     s/kept.tcp4     connections that were answered and not ended, as the guest's frames are keyed
+    s/fresh-from.tcp4   what was noted lately: until it ends nothing is written for such a frame
     k/from/ip4-tcp  what is noted of a frame that all profiles of a port accepted
 
 `docs/filters.md` says what each state is; `broker.filters.connections` is the plain reading.
@@ -30,16 +31,25 @@ if TYPE_CHECKING:
     from broker.filters.model import Direction
     from broker.net.filters.kinds import Kind
 
-SHORT: Final = 60
-"""Seconds that a frame is remembered, and so how long its answer may take (RFC 5508: 60)."""
-LONG: Final = 7440
-"""Seconds that an answered TCP connection may be silent (RFC 5382: 2 hours and 4 minutes)."""
-MOST: Final[dict[str, int]] = {"tcp": 1 << 18, "udp": 1 << 18, "echo": 1 << 15}
+FRESH: Final = 15
+"""Seconds in which a connection's further frames in one direction are not noted anew …"""
+FRESH_LONG: Final = 3600
+"""… and where it is kept LONG."""
+SHORT: Final = FRESH + 60
+"""Seconds that a frame is remembered: an answer may take 60 (RFC 5508)."""
+LONG: Final = FRESH_LONG + 7440
+"""The same of an answered TCP connection, which may be silent for 7,440 (RFC 5382)."""
+MOST: Final[dict[str, int]] = {"tcp": 1 << 18, "udp": 1 << 18, "echo": 1 << 14}
 """What one set holds at most, of all ports together."""
-NEW_RATE: Final = "300/second burst 1500 packets"
-"""New entries of one port in one direction: with SHORT, what a guest can take of a set."""
-KEPT_RATE: Final = "1/second burst 1000 packets"
-"""Of these, those that may be kept LONG."""
+RATES: Final[dict[str, str]] = {
+    "new": "200/second burst 2000 packets",
+    "known": "400/second burst 4000 packets",
+    "ping": "10/second burst 100 packets",
+    "kept": "1/second burst 1000 packets",
+}
+"""How often one port may have something noted in one direction: what begins (`new`), what answers
+or goes on; and kept LONG. Nothing is noted, and nothing prolonged, without: so whatever a guest
+sends, of SHORT entries it has 75 x (200 + 400) + 6000 in one set at most, and 12,040 LONG ones."""
 
 _ANY_SET: Final = "s/"
 _INVALID, _NEW, _ESTABLISHED, _RELATED, _UNTRACKED = (
@@ -222,52 +232,96 @@ def noting_of(kind: Kind, direction: Direction) -> Noting | None:
     tracked = _tracked(kind)
     if tracked is None or tracked.quotes:
         return None
-    protocol = tracked.protocol
-    name = f"k/{_WORD[direction]}/{protocol}{tracked.version.name}"
-    meter = f"m/new/{_WORD[direction]}"
-    rules = _rules(tracked, direction, meter)
-    states = {tracked.set_of(_WORD[it]) for it in _WORD}
-    meters = {meter}
-    if protocol == "tcp":
-        states.add(tracked.set_of("kept"))
-        meters.add(_KEPT_METER)
-    return Noting(name, (*rules, "accept"), frozenset(states), frozenset(meters))
+    version, protocol = tracked.version, tracked.protocol
+    notes = _Notes(tracked, direction)
+    rules = {"tcp": _of_tcp, "udp": _of_udp, "echo": _of_echo}[protocol](notes)
+    strange = version.otherwise["icmp" if protocol == "echo" else protocol]
+    return Noting(
+        f"k/{_WORD[direction]}/{protocol}{version.name}",
+        (*(f"{it} accept" for it in strange), *rules, "accept"),
+        frozenset(notes.states),
+        frozenset(notes.meters),
+    )
 
 
-_KEPT_METER: Final = "m/kept"
+class _Notes:
+    """What is written of one kind of frames in one direction; which sets and meters that takes."""
+
+    def __init__(self, tracked: _Tracked, direction: Direction) -> None:
+        word, other = _WORD[direction], _WORD[_OTHER[direction]]
+        self.port = _PORT[direction]
+        self.key = tracked.key(self.port, turned=False)
+        self.turned = tracked.key(self.port, turned=True)
+        self.guests = self.turned if direction == "to-guest" else self.key
+        self.here, self.there = tracked.set_of(word), tracked.set_of(other)
+        self.fresh, self.fresh_there = (tracked.set_of(f"fresh-{it}") for it in (word, other))
+        self.kept = tracked.set_of("kept")
+        self.request = f"@th,0,8 {tracked.version.request}"
+        self.states = {self.here, self.there, self.fresh, self.fresh_there}
+        self.meters: set[str] = set()
+        self._word = word
+
+    def paid(self, of: str) -> str:
+        """That the port may have one more noted."""
+        meter = f"m/{of}/{self._word}"
+        self.meters.add(meter)
+        return f"update @{meter} {{ {self.port} limit rate {RATES[of]} }}"
+
+    def noted(self, of: str) -> str:
+        """That it is, for a while; the set's own limit may be against it."""
+        return (
+            f"{self.paid(of)} update @{self.here} {{ {self.key} timeout {SHORT}s }} "
+            f"update @{self.fresh} {{ {self.key} timeout {FRESH}s }} accept"
+        )
+
+    def is_fresh(self) -> str:
+        """Nothing is to be written of it."""
+        return f"{self.key} @{self.fresh} accept"
+
+    def kept_long(self) -> str:
+        """That it is, and the connection with it."""
+        self.states.add(self.kept)
+        return (
+            f"{self.paid('kept')} update @{self.kept} {{ {self.guests} timeout {LONG}s }} "
+            f"update @{self.here} {{ {self.key} timeout {LONG}s }} "
+            f"update @{self.fresh} {{ {self.key} timeout {FRESH_LONG}s }} accept"
+        )
 
 
-def _rules(tracked: _Tracked, direction: Direction, meter: str) -> list[str]:
-    version, port, protocol = tracked.version, _PORT[direction], tracked.protocol
-    out = [f"{it} accept" for it in version.otherwise["icmp" if protocol == "echo" else protocol]]
-    key = tracked.key(port, turned=False)
-    here = tracked.set_of(_WORD[direction])
-    noted = f"update @{here} {{ {key} timeout {SHORT}s }} accept"
-    again = f"{key} @{here} {noted}"
-    limited = f"update @{meter} {{ {port} limit rate {NEW_RATE} }} {noted}"
-    if protocol == "echo":
-        asks = f"@th,0,8 {version.request}"
-        return [*out, f"{asks} {again}", f"{asks} {limited}"]
-    if protocol == "udp":
-        return [*out, again, limited]
-    answered = f"{tracked.key(port, turned=True)} @{tracked.set_of(_WORD[_OTHER[direction]])}"
-    keyed = tracked.key(port, turned=direction == "to-guest")
-    kept = tracked.set_of("kept")
-    keep = f"update @{kept} {{ {keyed} timeout {LONG}s }}"
-    paid = f"update @{_KEPT_METER} {{ {port} limit rate {KEPT_RATE} }}"
-    there = tracked.set_of(_WORD[_OTHER[direction]])
-    turned = tracked.key(port, turned=True)
+def _of_echo(notes: _Notes) -> list[str]:
+    return [f"{notes.request} {notes.is_fresh()}", f"{notes.request} {notes.noted('ping')}"]
+
+
+def _of_udp(notes: _Notes) -> list[str]:
     return [
-        *out,
-        f"{_ENDS} {answered} update @{there} {{ {turned} timeout {SHORT}s }}",
-        f"{_ENDS} {keyed} @{kept} delete @{kept} {{ {keyed} }}",
-        # Only the answer to a SYN is kept long: what comes after an end is not.
-        f"{_ANSWERS} {answered} {keyed} != @{kept} {paid} {keep}",
-        f"{keyed} @{kept} {keep} update @{here} {{ {key} timeout {LONG}s }} accept",
-        again,
-        f"{_BEGINS} {limited}",
-        f"{_AMONG} {limited}",
-        f"{answered} {limited}",
+        notes.is_fresh(),
+        f"{notes.key} @{notes.here} {notes.noted('known')}",
+        f"{notes.turned} @{notes.there} {notes.noted('known')}",
+        notes.noted("new"),
+    ]
+
+
+def _of_tcp(notes: _Notes) -> list[str]:
+    answered = f"{notes.turned} @{notes.there}"
+    known = f"{notes.key} @{notes.here}"
+    kept = f"{notes.guests} @{notes.kept}"
+    ends = f"{_ENDS} {kept}"
+    return [
+        # A connection ends for both directions at once, and what comes after is not kept long.
+        f"{ends} {answered} update @{notes.there} {{ {notes.turned} timeout {SHORT}s }}",
+        f"{ends} {known} update @{notes.here} {{ {notes.key} timeout {SHORT}s }}",
+        f"{ends} delete @{notes.kept} {{ {notes.guests} }}",
+        f"{_ENDS} delete @{notes.fresh} {{ {notes.key} }}",
+        f"{_ENDS} delete @{notes.fresh_there} {{ {notes.turned} }}",
+        # The answer to a SYN: from now on it is kept long, and at the next frame the other way too.
+        f"{_ANSWERS} {answered} delete @{notes.fresh_there} {{ {notes.turned} }}",
+        notes.is_fresh(),
+        f"{_ANSWERS} {answered} {notes.kept_long()}",
+        f"{kept} {notes.kept_long()}",
+        f"{known} {notes.noted('known')}",
+        f"{answered} {notes.noted('known')}",
+        f"{_BEGINS} {notes.noted('new')}",
+        f"{_AMONG} {notes.noted('new')}",
     ]
 
 
