@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from broker.rpc.admin import Caller
     from broker.service.authority import Requester
     from broker.service.engine import Engine
+    from broker.service.judge import Judged
     from broker.service.state import Proposal
     from broker.service.statedir import StateDir
 
@@ -329,10 +330,16 @@ class Policies:
                 continue
             entry = engine.state.ledger.get(device.path)
             before = entry is not None and entry.decision.verdict == "grant"
-            judged = engine.judge.judge_by(policy, standings, device)
-            after = judged.decision.verdict == "grant"
-            if after != before:
-                (opens if after else closes).append(str(device))
+            after = _grants(engine.judge.judge_by(policy, standings, device))
+            if after and not before:
+                opens.append(str(device))
+            # What closes in any case (a sanction, its party has gone) is not this policy's doing.
+            elif (
+                before
+                and not after
+                and _grants(engine.judge.judge_by(current, engine.judge.standings, device))
+            ):
+                closes.append(str(device))
         unlabels: list[str] = []
         refuses: list[str] = []
         for domid, standing in engine.judge.standings.items():
@@ -361,3 +368,7 @@ class Policies:
         domain = self._engine.mirror.domains.get(domid)
         name = None if domain is None else domain.name
         return str(domid) if name is None else f"{domid} ({escape(name, 60)})"
+
+
+def _grants(judged: Judged) -> bool:
+    return judged.decision.verdict == "grant"

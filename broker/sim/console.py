@@ -182,8 +182,7 @@ class ConsoleHost:
         self.policy = self.policy.replace('version: "1.0"', 'version: "1.1"', 1).replace(
             "the web tier only reads the archive", "the web tier reads the archive, no more", 1
         )
-        # It takes nothing away; but who broke a protocol may lose a channel just now.
-        load = PolicyLoad(text=self.policy, source="example-1.1.yaml", revoke=True)
+        load = PolicyLoad(text=self.policy, source="example-1.1.yaml")
         await deferToThread(self.client("ann").call, "policy.load", load)
 
     async def propose(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import pytest_twisted
 from broker_host import POLICY, until, uuid_of
 
 from broker.rpc.errors import RpcError
+from broker.service import events
 from broker.service.statedir import StateDir
 
 pytestmark = pytest.mark.xenstored
@@ -53,6 +56,18 @@ async def test_a_policy_that_takes_something_away_is_refused_by_name_unless_mean
     assert str(vif) in dry.closes
     change = await box.load(text, revoke=True)
     assert change.changed
+    await host.decided(vif, "deny")
+
+
+@run
+async def test_what_a_sanction_is_closing_is_not_laid_at_the_policys_door(host, box):
+    await box.start()
+    vif = await granted(host, box, 3, "plain")
+    device = next(it for it in box.engine.mirror.devices() if str(it) == str(vif))
+    closing = events.Sanctioned(time.time(), device.path, None, "close", "frontend", None, "test")
+    box.brokerd.audit.commit([closing])
+    change = await box.load(POLICY + "groups: {front: [plain]}\n")
+    assert (change.changed, change.closes) == (True, ())
     await host.decided(vif, "deny")
 
 
