@@ -71,7 +71,7 @@ class Guest:
 
     def listen(self, card: str = "eth0") -> None:
         """Begin to count what its network card receives, by sender."""
-        self.run(f"(listen {card} /run/heard) > /dev/null 2>&1 &")
+        self.run(f"rm -f /run/heard; (listen {card} /run/heard) > /dev/null 2>&1 &")
 
     def heard(self) -> set[str]:
         """The link addresses of those whose frames it has received."""
@@ -163,7 +163,7 @@ class Bed:
                 f'ramdisk = "/root/{initrd}"',
                 f"memory = {memory}",
                 "vcpus = 1",
-                'extra = "console=hvc0 quiet mitigations=off apparmor=0"',
+                'extra = "console=hvc0 quiet mitigations=off apparmor=0 cryptomgr.notests"',
                 f"vif = [ {cards} ]",
                 f"disk = [ {', '.join(map(repr, specs))} ]",
                 extra,
@@ -217,6 +217,10 @@ class Bed:
         """Whether the vif's link is up and bridged."""
         link = self.link(guest, device)
         return " master " in link and "UP" in re.sub(r"NO-CARRIER|LOWER_UP", "", link.split(">")[0])
+
+    def loops(self, *images: str) -> str:
+        """The loop devices that serve these images."""
+        return self.dom0.run(f"for it in {' '.join(images)}; do losetup -j $it; done")
 
     def physical_device(self, guest: Guest, device: int = XVDA) -> str | None:
         """A disk's `physical-device`: without it blkback serves nothing."""
@@ -274,9 +278,10 @@ class Bed:
             return False
 
     def destroy_all(self) -> None:
-        """End every domain but dom0 and the broker's."""
+        """End every domain but dom0, the broker's and those that last (lasting.py)."""
+        spared = "|".join(["broker", *(it.name for it in self.machine.lasting.values())])
         self.dom0.run(
-            "for it in $(xl list | awk 'NR > 2 && $1 != \"broker\" { print $(NF - 4) }'); do"
+            f"for it in $(xl list | awk 'NR > 2 && $1 !~ /^({spared})$/ {{ print $(NF - 4) }}'); do"
             " xl destroy $it & done; wait"
         )
 

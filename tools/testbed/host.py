@@ -61,6 +61,8 @@ class Outcome:
         self.asserted: list[str] = []
         self.problem = ""
         self.seconds = 0.0
+        self.worked = 0.0
+        """Seconds of processor time that the machine took, whatever else went on beside it."""
 
 
 class Host:
@@ -109,7 +111,7 @@ class Host:
         start = time.monotonic()
         try:
             machine = self.machine(scenario.placement)
-            start = time.monotonic()
+            start, worked = time.monotonic(), machine.worked()
             bed = Bed(machine, name.rpartition("/")[2], self._results)
             outcome.asserted = bed.asserted
             try:
@@ -117,15 +119,21 @@ class Host:
             except BaseException:
                 self._collect(bed, (*_ALWAYS, *_FAILED))
                 raise
-            self._collect(bed, _ALWAYS)
+            else:
+                self._collect(bed, _ALWAYS)
+            finally:
+                outcome.worked = machine.worked() - worked
         except (FailedError, MachineError) as error:
             outcome.problem = str(error)
         except Exception:  # noqa: BLE001 - a scenario that is wrong is a failed one
             outcome.problem = traceback.format_exc()
         outcome.seconds = time.monotonic() - start
-        say(f"{name}: {'ok' if not outcome.problem else 'FAILED'} in {outcome.seconds:.1f} s")
+        how = "ok" if not outcome.problem else "FAILED"
+        say(f"{name}: {how} in {outcome.seconds:.1f} s ({outcome.worked:.1f} s of processor time)")
         if outcome.problem:
             say(outcome.problem)
+        if outcome.problem and self._machine is not None:
+            self._machine.lasting.clear()
         self._clear(name, fresh=scenario.leaves_a_wreck)
         return outcome
 

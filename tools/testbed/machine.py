@@ -19,6 +19,8 @@ from tools.testbed.cache import say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tools.testbed.bed import Guest
+
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand"
 MEMORY_MIB = 3072
 BOOT_SECONDS = 180.0
@@ -54,10 +56,13 @@ class Machine:
         options: str = "",
     ) -> None:
         self.rpc = rpc
+        self.lasting: dict[int, Guest] = {}
+        """Guests that outlive a scenario: lasting.py."""
         self._sockets = tempfile.TemporaryDirectory(prefix="xs-e2e-")
         self._channel = Path(self._sockets.name) / "channel"
         console = "mon:stdio" if shell else f"file:{results / 'console-xen-dom0.log'}"
-        dom0 = f"{kernel} console=hvc0 quiet panic=-1 {'testbed.shell ' if shell else ''}{options}"
+        quick = "quiet panic=-1 cryptomgr.notests"
+        dom0 = f"{kernel} console=hvc0 {quick} {'testbed.shell ' if shell else ''}{options}"
         self._words = [
             "qemu-system-x86_64",
             "-accel",

@@ -115,15 +115,18 @@ def tell(report: Report) -> bool:
         table.add_column(name)
     table.add_column("asserted", ratio=1)
     table.add_column("seconds", justify="right")
+    table.add_column("at work", justify="right")
     for it in report.outcomes:
         lines = [it.about, *(f"  + {what}" for what in it.asserted)]
         if it.problem:
             lines.append(f"  - FAILED: {it.problem}")
-        table.add_row(it.name, it.placement, "\n".join(lines), f"{it.seconds:.1f}")
+        table.add_row(
+            it.name, it.placement, "\n".join(lines), f"{it.seconds:.1f}", f"{it.worked:.1f}"
+        )
     Console(width=120, markup=False).print(table)
     for line in report.measured:
         print(f"the mini-domain's {line}")
-    fields = ("name", "placement", "asserted", "problem", "seconds")
+    fields = ("name", "placement", "asserted", "problem", "seconds", "worked")
     scenarios = [{field: getattr(it, field) for field in fields} for it in report.outcomes]
     results = {"scenarios": scenarios, "minidomain": report.measured}
     (RESULTS / "results.json").write_text(json.dumps(results, indent=1))

@@ -40,9 +40,10 @@ def traced(bed: Bed) -> Iterator[None]:
 
 
 def _backends(bed: Bed) -> list[str]:
-    """The devices that dom0 serves, but for those of the broker's own domain."""
+    """The devices that dom0 serves, but for those of domains that stay."""
+    spared = {"broker", *(it.name for it in bed.machine.lasting.values())}
     tree = bed.dom0.tree("/local/domain/0/backend")
-    return [path for path, who in tree.items() if path.endswith("/domain") and who != "broker"]
+    return [path for path, who in tree.items() if path.endswith("/domain") and who not in spared]
 
 
 def _replay(bed: Bed, text: str) -> None:

@@ -3,27 +3,28 @@
 ORDER = (
     "same_label",
     "different_label",
-    "stays_shut",
-    "wrong_policy",
-    "relabelled",
-    "broker_killed",
-    "agent_killed",
-    "policy_reload",
-    "disk_swapped",
-    "same_uuid",
-    "foreign_script",
-    "save_restore",
-    "malicious",
-    "sanctioned",
-    "connected_by_hand",
-    "filtered",
-    "chinese_wall",
     "driver_domain",
     "many",
+    "malicious",
+    "save_restore",
+    "connected_by_hand",
+    "chinese_wall",
+    "agent_killed",
+    "broker_killed",
+    "policy_reload",
+    "wrong_policy",
+    "filtered",
+    "stays_shut",
+    "same_uuid",
+    "foreign_script",
+    "relabelled",
+    "sanctioned",
+    "disk_swapped",
     "store_updated",
     "store_killed",
 )
-"""In the order they run in: what the others build upon first, what leaves a wreck last."""
+"""In the order they run in: what the others build upon first, then the longest, so that several
+machines end together, and what leaves a wreck last."""
 
 BY_NAME = ("administered", "guide", "served_by_qemu")
 """Run when they are asked for: the first two have a machine of another kind booted. So has

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 
 if TYPE_CHECKING:
@@ -12,13 +13,10 @@ if TYPE_CHECKING:
 
 def run(bed: Bed) -> None:
     """A relabelling meanwhile is enforced once it is back."""
-    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-ak.img"])
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
+    one, two = lasting.pair(bed)
     three = bed.guest(
         "three", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-ak3.img"], start=False
     )
-    one.up(1)
-    two.up(2)
     nonce = bed.record(one, "vif")["nonce"]
     bed.stop("broker-agent", "KILL")
     bed.create(three)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 
 if TYPE_CHECKING:
@@ -12,14 +13,10 @@ if TYPE_CHECKING:
 
 def run(bed: Bed) -> None:
     """Killed after one decision and before another."""
-    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-bk.img"])
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
+    one, _ = lasting.pair(bed)
     three = bed.guest(
         "three", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-bk3.img"], start=False
     )
-    one.up(1)
-    two.up(2)
-    bed.connected(one, "vbd", XVDA)
     bed.stop("brokerd", "KILL")
     bed.create(three)
     bed.check("one still pings two", one.reaches(2))

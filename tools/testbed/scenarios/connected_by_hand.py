@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 from tools.testbed.traced import traced
 
@@ -15,6 +16,7 @@ IMAGE = "/srv/red-hand.img"
 
 def run(bed: Bed) -> None:
     """All of it traced by xenstored, attaching and detaching too."""
+    lasting.two(bed)
     with traced(bed):
         by_hand(bed)
 
@@ -22,8 +24,6 @@ def run(bed: Bed) -> None:
 def by_hand(bed: Bed) -> None:
     """Everything by the RPC: dom0's agent does it on the broker's signed order."""
     one = bed.guest("one", "web_red")
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
-    two.up(2)
     bed.dom0.run(f"truncate -s 16M {IMAGE}; printf hand | dd of={IMAGE} conv=notrunc 2>/dev/null")
     domain = f"uuid:{one.uuid}"
     status, said = bed.dom0.try_run(
@@ -32,8 +32,8 @@ def by_hand(bed: Bed) -> None:
     )
     bed.check("a disk that the policy denies is refused", status == 1, (status, said))
     bed.dom0.rpc("channel.connect", domain=domain, bridge="xenbr0", **{"class": "vif"})
-    one.up(1)
-    bed.check("one pings two over a card connected by hand", one.reaches(2))
+    one.up(3)
+    bed.check("one pings two over a card connected by hand", one.reaches(lasting.TWO))
     bed.dom0.rpc("channel.connect", domain=domain, resource="disks_red", params=IMAGE)
     bed.connected(one, "vbd", XVDA)
     status, said = one.try_run("dd if=/dev/xvda bs=512 count=1 2>/dev/null | head -c 4")
@@ -44,8 +44,8 @@ def by_hand(bed: Bed) -> None:
         "a reset card comes back in a new life",
         lambda: bed.record(one, "vif").get("nonce", before) != before and bed.vif_is_open(one),
     )
-    one.up(1)
-    bed.check("and one pings two again", one.reaches(2))
+    one.up(3)
+    bed.check("and one pings two again", one.reaches(lasting.TWO))
     for device_class, device in (("vif", "0"), ("vbd", str(XVDA))):
         bed.dom0.rpc(
             "channel.disconnect", frontend=domain, device=device, **{"class": device_class}
@@ -53,4 +53,4 @@ def by_hand(bed: Bed) -> None:
     card = f"ip link show vif{one.domid}.0"
     bed.soon("the card is gone", lambda: bed.dom0.try_run(card)[0] != 0)
     bed.soon("and so is the disk's thread", lambda: not bed.blkback_threads(one))
-    bed.check("no loop device is left", not bed.dom0.run("losetup -a"), bed.dom0.run("losetup -a"))
+    bed.check("no loop device is left", not bed.loops(IMAGE), bed.loops(IMAGE))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
+
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed
 
@@ -16,16 +18,13 @@ LOUD = (
 
 def run(bed: Bed) -> None:
     """Each shouts at the other with all it has; the other's card counts no frame."""
-    names = (
-        ("red_one", "web_red"),
-        ("red_two", "web_red"),
-        ("blue_one", "web_blue"),
-        ("blue_two", "web_blue"),
+    red, red_two = lasting.pair(bed)
+    blue, blue_two = (
+        bed.guest(name, "web_blue", vifs=["bridge=xenbr0"]) for name in ("blue_one", "blue_two")
     )
-    guests = [bed.guest(name, label, vifs=["bridge=xenbr0"]) for name, label in names]
-    for address, guest in enumerate(guests, 1):
+    for address, guest in enumerate((blue, blue_two), 3):
         guest.up(address)
-    red, red_two, blue, blue_two = guests
+    guests = (red, red_two, blue, blue_two)
     bed.check("all four vifs are open", all(bed.vif_is_open(it) for it in guests))
     bed.check("red reaches red", red.reaches(2))
     bed.check("blue reaches blue", blue.reaches(4))

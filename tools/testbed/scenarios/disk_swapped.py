@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 
 if TYPE_CHECKING:
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 
 def run(bed: Bed) -> None:
     """Red's own disk goes, blue's comes in its place; then its own again."""
-    one = bed.guest("one", "web_red", disks=["/srv/red-sw.img"])
-    bed.connected(one, "vbd", XVDA)
+    one = lasting.one(bed)
     first = bed.record(one, "vbd", XVDA)
     bed.check("the first disk is granted", first["verdict"] == "grant")
     bed.dom0.run("truncate -s 16M /srv/blue-sw.img && echo secret > /srv/blue-sw.img")
@@ -27,7 +27,7 @@ def run(bed: Bed) -> None:
     bed.check("the guest sees no disk", one.try_run("head -c 6 /dev/xvda")[0] != 0)
     bed.dom0.try_run(f"xl block-detach {one.domid} xvda")
     bed.dom0.run(
-        f"xl block-attach {one.domid} format=raw,vdev=xvda,access=w,target=/srv/red-sw.img"
+        f"xl block-attach {one.domid} format=raw,vdev=xvda,access=w,target={lasting.IMAGE}"
     )
     bed.soon("its own disk is granted anew", lambda: bed.enforced(one, "vbd", XVDA) == "open")
     bed.check("for another life", bed.record(one, "vbd", XVDA)["nonce"] != first["nonce"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tools.testbed.scenarios.filtered import OWN, held, with_profile
+from tools.testbed.scenarios.filtered import ADDRESS, OWN, held, with_profile
 
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed, Guest
@@ -70,13 +70,13 @@ def served(bed: Bed, driver: Guest, one: Guest, card: str) -> None:
     blue = bed.guest("blue", "web_blue", vifs=[card])
     for guest in (one, two):
         opens_there(bed, driver, guest)
-    one.up(1)
+    one.up(ADDRESS)
     two.up(2)
     held(bed, one, two)
     verdict = bed.record(blue, "vif", backend=driver.domid)["verdict"]
     bed.check("blue, who shares no type with it, is denied", verdict == "deny", verdict)
     bed.check("blue's link there is shut", not is_open(driver, blue))
-    blue.try_up(3)
+    blue.try_up(4)
     bed.check("blue pings nobody", not blue.reaches(2))
     bed.check("nobody hears blue", blue.mac() not in two.heard())
     believed_by_nobody(bed, driver, blue)

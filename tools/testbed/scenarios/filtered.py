@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.frames import STRANGER, STRANGER_MAC, Sender
 
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed, Guest
 
-OWN = {"IP": ["10.0.0.1"], "IPV6": ["fd00::1"]}
+ADDRESS = 3
+"""The guest's under clean-traffic; the one it sends to has 2."""
+OWN = {"IP": [f"10.0.0.{ADDRESS}"], "IPV6": [f"fd00::{ADDRESS}"]}
 
 
 def run(bed: Bed) -> None:
@@ -18,9 +21,8 @@ def run(bed: Bed) -> None:
     with_profile(bed, one, "attach", given=OWN)
     try:
         bed.create(one)
-        two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
-        one.up(1)
-        two.up(2)
+        two = lasting.two(bed)
+        one.up(ADDRESS)
         held(bed, one, two)
     finally:
         with_profile(bed, one, "detach")
@@ -39,11 +41,11 @@ def with_profile(bed: Bed, guest: Guest, what: str, **words: object) -> None:
 
 def sender(one: Guest, two: Guest) -> Sender:
     """The first guest, sending to the second."""
-    return Sender(one.mac(), "10.0.0.1", "fd00::1", to=(two.mac(), "10.0.0.2", "fd00::2"))
+    return Sender(one.mac(), OWN["IP"][0], OWN["IPV6"][0], to=(two.mac(), "10.0.0.2", "fd00::2"))
 
 
 def held(bed: Bed, one: Guest, two: Guest) -> None:
-    """What `one`, which has 10.0.0.1, spoofs never reaches `two`, which has 10.0.0.2."""
+    """What `one`, which has 10.0.0.3, spoofs never reaches `two`, which has 10.0.0.2."""
     bed.check("honest, it pings the other", one.reaches(2))
     honest_v6 = one.try_run("ping -6 -c 4 -i 0.5 -W 1 -q fd00::2")
     bed.check("over IPv6 too", honest_v6[0] == 0, honest_v6[1])

@@ -9,7 +9,7 @@ from tools.testbed.bed import XVDA
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed
 
-SECONDS = 40
+SECONDS = 20
 
 
 def run(bed: Bed) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed, Guest
 
 POLICIES = "/etc/xen-policy-broker/policies"
-IMAGE = "/srv/red-pr.img"
 IN_TIME = 2.0
 """Seconds of dom0's time from the policy's coming into force until dom0's kernel has shut both."""
 CLOSED = "/run/closed"
@@ -28,11 +28,7 @@ echo $vif $vbd > {to}
 
 def run(bed: Bed) -> None:
     """One writes and pings without end until it is paused; nothing of it comes through after."""
-    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=[IMAGE])
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
-    one.up(1)
-    two.up(2)
-    bed.connected(one, "vbd", XVDA)
+    one, two = lasting.pair(bed)
     one.run("echo kept | dd of=/dev/xvda conv=fsync 2>/dev/null")
     bed.check("one pings two", one.reaches(2))
     one.run("(while :; do date | dd of=/dev/xvda seek=8 conv=fsync; done) > /dev/null 2>&1 &")
@@ -62,16 +58,16 @@ def run(bed: Bed) -> None:
         bed.check(
             "blkback's threads are gone", not bed.blkback_threads(one), bed.blkback_threads(one)
         )
-        bed.check(
-            "no loop device is left", not bed.dom0.run("losetup -a"), bed.dom0.run("losetup -a")
-        )
-        written = bed.dom0.run(f"sha256sum {IMAGE}")
+        bed.check("no loop device is left", not bed.loops(lasting.IMAGE), bed.loops(lasting.IMAGE))
+        written = bed.dom0.run(f"sha256sum {lasting.IMAGE}")
         two.listen()
         bed.dom0.run(f"xl unpause {one.domid}")
         bed.check("unpaused, one pings two no more", not one.reaches(2))
         bed.check("two's card gets no frame of one's", one.mac() not in two.heard())
         bed.check("two pings one no more", not two.reaches(1))
-        bed.check("not a byte of the image changes", bed.dom0.run(f"sha256sum {IMAGE}") == written)
+        bed.check(
+            "not a byte of the image changes", bed.dom0.run(f"sha256sum {lasting.IMAGE}") == written
+        )
     finally:
         bed.dom0.rpc("policy.load", text=opening, source="testbed-1.2.yaml")
     bed.soon("the next policy opens the vif", lambda: bed.vif_is_open(one))
@@ -79,7 +75,7 @@ def run(bed: Bed) -> None:
     bed.check("one pings two again", one.reaches(2))
     bed.soon(
         "what one had left to write is written",
-        lambda: bed.dom0.run(f"sha256sum {IMAGE}") != written,
+        lambda: bed.dom0.run(f"sha256sum {lasting.IMAGE}") != written,
     )
     status, said = one.try_run("dd if=/dev/xvda bs=512 count=1 2>/dev/null | head -c 4")
     bed.check("one reads its disk again", (status, said) == (0, "kept"), (status, said))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 
 if TYPE_CHECKING:
@@ -12,18 +13,14 @@ if TYPE_CHECKING:
 
 def run(bed: Bed) -> None:
     """Red becomes blue, and red again."""
-    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-re.img"])
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
-    one.up(1)
-    two.up(2)
-    bed.connected(one, "vbd", XVDA)
+    one, two = lasting.pair(bed)
     one.run("echo first | dd of=/dev/xvda conv=fsync 2>/dev/null")
     bed.check("one pings two", one.reaches(2))
     bed.check("blkback serves one's disk", bed.blkback_threads(one))
     bed.dom0.rpc("label.set", domain=f"uuid:{one.uuid}", label="web_blue")
     bed.soon("the disk is revoked", lambda: bed.enforced(one, "vbd", XVDA) == "closed")
     bed.check("blkback's thread is gone", not bed.blkback_threads(one), bed.blkback_threads(one))
-    bed.check("no loop device is left", not bed.dom0.run("losetup -a"), bed.dom0.run("losetup -a"))
+    bed.check("no loop device is left", not bed.loops(lasting.IMAGE), bed.loops(lasting.IMAGE))
     bed.check("one pings two no more", not one.reaches(2))
     bed.check("two pings one no more", not two.reaches(1))
     bed.check("the guest's card is as it was", bed.frontend_state(one, "vif", 0) == "4")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tools.testbed.bed import XVDA
+from tools.testbed import lasting
 
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed
@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
 def run(bed: Bed) -> None:
     """Ping in both directions, IPv4 and IPv6; what is written on a disk is read from its image."""
-    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-1.img"])
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
-    one.up(1)
-    two.up(2)
+    one, two = lasting.pair(bed)
     bed.check(
         "both vifs are granted",
         [bed.record(it, "vif")["verdict"] for it in (one, two)] == ["grant"] * 2,
@@ -23,10 +20,9 @@ def run(bed: Bed) -> None:
     bed.check("one pings two", one.reaches(2))
     bed.check("two pings one", two.reaches(1))
     bed.check("over IPv6 too", one.try_run("ping -6 -c 2 -W 2 fd00::2")[0] == 0)
-    bed.connected(one, "vbd", XVDA)
     one.run("echo written by one | dd of=/dev/xvda conv=fsync 2>/dev/null")
     bed.check(
         "what one wrote is in the image",
-        "written by one" in bed.dom0.run("head -c 14 /srv/red-1.img"),
+        "written by one" in bed.dom0.run(f"head -c 14 {lasting.IMAGE}"),
     )
     bed.check("one reads it", one.run("head -c 14 /dev/xvda") == "written by one")

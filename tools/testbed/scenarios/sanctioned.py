@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 
 if TYPE_CHECKING:
@@ -13,11 +14,10 @@ if TYPE_CHECKING:
 def run(bed: Bed) -> None:
     """On unmodified drivers: netfront and netback, blkfront and blkback."""
     bad = bed.guest("bad", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-sb.img"])
-    good = bed.guest("good", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-sg.img"])
-    for number, guest in enumerate((bad, good), 1):
-        guest.up(number)
-        bed.connected(guest, "vbd", XVDA)
-    bed.check("both ping each other", good.reaches(1))
+    good = lasting.one(bed)
+    bad.up(3)
+    bed.connected(bad, "vbd", XVDA)
+    bed.check("both ping each other", good.reaches(3) and bad.reaches(lasting.ONE))
     blamed = [it for guest in (bad, good) for it in sanctions(bed, guest)]
     bed.check("well-behaved drivers are blamed for nothing", not blamed, blamed)
     home = f"/local/domain/{bad.domid}/device"
@@ -27,7 +27,7 @@ def run(bed: Bed) -> None:
         lambda: "frontend%20broke" in bed.record(bad, "vif").get("reason", ""),
     )
     bed.soon("its card is shut", lambda: not bed.vif_is_open(bad))
-    bed.check("nobody hears it any more", not good.reaches(1))
+    bed.check("nobody hears it any more", not good.reaches(3))
     bed.check("its disk still works", bed.enforced(bad, "vbd", XVDA) == "open")
     bad.run(f"misbehave write {home}/vbd/{XVDA}/ring-ref none")
     bed.soon("then it loses the disk too", lambda: bed.enforced(bad, "vbd", XVDA) == "closed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 from tools.testbed.traced import traced
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 def run(bed: Bed) -> None:
     """All of it traced by xenstored: what unmodified drivers do keeps to the descriptions."""
+    lasting.two(bed)
     with traced(bed):
         three_lives(bed)
 
@@ -20,9 +22,7 @@ def run(bed: Bed) -> None:
 def three_lives(bed: Bed) -> None:
     """One domain, three domids."""
     one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=["/srv/red-sr.img"])
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
-    one.up(1)
-    two.up(2)
+    one.up(3)
     bed.connected(one, "vbd", XVDA)
     ssidref = bed.dom0.read(f"/vm/{one.uuid}/security/ssidref")
     first = one.domid
@@ -30,14 +30,14 @@ def three_lives(bed: Bed) -> None:
     bed.soon("saved: its records are gone", lambda: not records(bed, first))
     bed.dom0.run("xl restore /root/one.save")
     came_back(bed, one, first, ssidref)
-    bed.check("one pings two again", one.reaches(2))
+    bed.check("one pings two again", one.reaches(lasting.TWO))
     bed.check("one reads its disk again", one.try_run("head -c 1 /dev/xvda")[0] == 0)
     second = one.domid
     bed.dom0.run(f"xl reboot {one.domid}")
     bed.dom0.until("it is another domain", lambda: new_domid(bed, one) not in (None, second))
     came_back(bed, one, second, ssidref)
-    one.up(1)
-    bed.check("rebooted, one pings two", one.reaches(2))
+    one.up(3)
+    bed.check("rebooted, one pings two", one.reaches(lasting.TWO))
 
 
 def records(bed: Bed, domid: int) -> list[str]:

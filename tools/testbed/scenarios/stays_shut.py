@@ -33,7 +33,8 @@ def run(bed: Bed) -> None:
     bed.soon("blue: its vif is open", lambda: bed.vif_is_open(blue))
     bed.check("blue: the disk is denied", bed.record(blue, "vbd", XVDA)["verdict"] == "deny")
     no_disk(bed, blue)
-    bed.check("no loop device is left", not bed.dom0.run("losetup -a"), bed.dom0.run("losetup -a"))
+    left = bed.loops(*(f"/srv/red-{it.name}.img" for it in (*strangers, blue)))
+    bed.check("no loop device is left", not left, left)
 
 
 def booted(bed: Bed, guest: Guest) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tools.testbed.bed import XVDA
+from tools.testbed import lasting
 
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed, Guest
 
 LEAVES_A_WRECK = True
 """xl is of no use on this host until it is booted again."""
-IMAGE = "/srv/red-sk.img"
 BEAT = (
     "(while :; do if ping -c 1 -W 2 10.0.0.2; then n=$((n+1));"
     " printf 'beat %08d' $n | dd of=/dev/xvda conv=fsync; fi; sleep 0.5; done) > /dev/null 2>&1 &"
@@ -23,11 +22,7 @@ BEATS = 5
 
 def run(bed: Bed) -> None:
     """First without any store, then with an empty one."""
-    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"], disks=[IMAGE])
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
-    one.up(1)
-    two.up(2)
-    bed.connected(one, "vbd", XVDA)
+    one, two = lasting.pair(bed)
     one.run(BEAT)
     beats_on(bed, "one pings two and writes to its disk")
     bed.dom0.run("kill -KILL $(cat /run/xenstored/xenstored.pid)")
@@ -51,7 +46,7 @@ def still_open(bed: Bed, one: Guest, two: Guest) -> None:
 
 def beats(bed: Bed) -> int:
     """What one has written last."""
-    word, _, number = bed.dom0.run(f"head -c 13 {IMAGE} | tr '\\0' 0").partition(" ")
+    word, _, number = bed.dom0.run(f"head -c 13 {lasting.IMAGE} | tr '\\0' 0").partition(" ")
     return int(number) if word == "beat" else 0
 
 

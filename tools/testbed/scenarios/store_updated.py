@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
+
 if TYPE_CHECKING:
     from tools.testbed.bed import Bed
 
 
 def run(bed: Bed) -> None:
     """The same tree, the same connections, another process image."""
-    one = bed.guest("one", "web_red", vifs=["bridge=xenbr0"])
-    two = bed.guest("two", "web_red", vifs=["bridge=xenbr0"])
-    one.up(1)
-    two.up(2)
+    one, _ = lasting.pair(bed)
     record = bed.record(one, "vif")
     said = bed.dom0.run("xenstore-control live-update /usr/lib/xen-4.17/bin/xenstored")
     bed.check("xenstored has updated itself", "OK" in said or not said.strip(), said)

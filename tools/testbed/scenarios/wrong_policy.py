@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.testbed import lasting
 from tools.testbed.bed import XVDA
 
 if TYPE_CHECKING:
@@ -15,8 +16,7 @@ POLICY = "acm_label/policyname"
 
 def run(bed: Bed) -> None:
     """The broker's own store of labels counts; what else stands there is put right."""
-    red = bed.guest("red", "web_red", vifs=["bridge=xenbr0"])
-    red.up(1)
+    red = lasting.two(bed)
     red.listen()
     for policy in ("elsewhere", "testbed"):
         not_believed(bed, policy, red)
@@ -46,8 +46,8 @@ def not_believed(bed: Bed, policy: str, red: Guest) -> None:
     )
     bed.soon("its vif is denied", lambda: bed.record(guest, "vif")["verdict"] == "deny")
     bed.soon("and its disk", lambda: bed.record(guest, "vbd", XVDA)["verdict"] == "deny")
-    guest.try_up(2)
-    bed.check("it pings nobody", not guest.reaches(1))
+    guest.try_up(3)
+    bed.check("it pings nobody", not guest.reaches(lasting.TWO))
     bed.check("it sees no disk", guest.try_run("ls /dev/xvda")[0] != 0)
     bed.check("nobody hears it", guest.mac() not in red.heard())
     bed.destroy(guest)
