@@ -23,7 +23,8 @@ EMPTY = {
     "domain/99": "No such domain runs",
 }
 LOADED = [it for it in EMPTY if it not in ("live", "domain/99", "policy", "")]
-ASKED_LISTS = "performance.getEntriesByType('resource').filter((it) => it.name.endsWith('channel.list')).length"
+REQUESTS = "performance.getEntriesByType('resource').map((it) => it.name)"
+ASKED_LISTS = f"{REQUESTS}.filter((it) => it.endsWith('channel.list')).length"
 ASKED = ("domains", "domains?show=labels", "channels", "reach", "violations", "agents", "network",
          "filters", "filter/p", "audit", "channel/vif/1/0/0")  # fmt: skip
 
@@ -112,6 +113,33 @@ async def test_one_call_that_is_lost_beside_a_stream_that_goes_on_is_said_until_
     answers.table["channel.list"] = [channel(4)]
     await page.says("Live", "d4")
     await page.until("document.querySelector('.banner').hidden")
+
+
+@ensureDeferred
+async def test_a_page_that_was_opened_while_the_broker_was_lost_opens_when_it_is_found(visit):
+    answers = answering(channel_list=[channel(3)], channel_watch=None)
+    page = await visit("channels", answers=answers)
+    page.expected.append("ERR_")
+    await page.says("Live", "d3")
+    answers.table.update({"status": "lost", "policy.show": "lost"})
+    await page.go("policy")
+    await page.says("Connection lost at ", "This cannot be shown now")
+    answers.table.update({"status": STATUS, "policy.show": None})
+    await page.says("Live", "Text", "byte for byte", "ste_types")
+    assert not await page.run("document.querySelector('.state.error')")
+
+
+@ensureDeferred
+async def test_a_channel_whose_explanation_was_lost_is_explained_with_the_next_news(visit):
+    page = await visit("channel/vbd/1/51712/0")
+    page.expected.append("ERR_")
+    await page.says("Granted: ")
+    answers = answering({"status": STATUS, "channel.explain": "lost"})
+    await page.answer(answers)
+    await page.until(f"{REQUESTS}.filter((it) => it.endsWith('channel.explain')).length > 1")
+    answers.table["channel.explain"] = None
+    await page.run("document.querySelector('main .headline').remove()")
+    await page.says("Granted: ")
 
 
 @ensureDeferred

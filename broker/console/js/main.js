@@ -59,6 +59,14 @@ function turn(focus) {
   if (focus) shell.title.focus({ preventScroll: true });
 }
 
+/** A page that could not be shown while the broker was lost is opened again once it is found. */
+let lost = false;
+live.addEventListener("change", () => {
+  const found = lost && live.phase !== "stale";
+  lost = live.phase === "stale";
+  if (found && shell.content.querySelector(".state.error")) turn(false);
+});
+
 shell.start();
 window.addEventListener("hashchange", () => turn(true));
 turn(false);

@@ -29,7 +29,9 @@ export default {
       held = seen;
       const answer = call("channel.explain", asked, signal);
       if (first) later(place, answer, draw);
-      else answer.then((found) => set(place, draw(found)), () => {});
+      else answer.then((found) => held === seen && set(place, draw(found)), () => {});
+      // What is shown is of before: it is asked again with the next news.
+      answer.catch((error) => { if (error.code === "unreachable" && held === seen) held = null; });
     };
   },
 };
