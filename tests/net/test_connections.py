@@ -8,7 +8,19 @@ import time
 
 import msgspec
 import pytest
-from conversation import ACK, FIN, PSH, RST, SYN, Ends, framed, packet, udp_header
+from conversation import (
+    ACK,
+    FIN,
+    PSH,
+    RST,
+    SYN,
+    Ends,
+    echo_header,
+    framed,
+    packet,
+    tcp_header,
+    udp_header,
+)
 from filter_rig import FilterRig, shipped
 
 from broker.net.elements import ElementWriter
@@ -118,6 +130,22 @@ def test_an_answer_has_all_of_its_ends(bed, ends):
         assert back(bed, it.pong()) == [False], vars(it)
 
 
+@BOTH
+def test_a_guest_that_is_only_asked_may_only_answer(bed, ends):
+    rules = "  - {accept: to-guest, match: {ct.state: [new, established]}}\n"
+    rules += "  - {accept: from-guest, match: {ct.state: [established, related]}}\n"
+    text = f"profile: q\ndescription: x\ndefault: drop\nrules:\n{rules}"
+    bed.hold("q", texts={"q": text.encode()})
+    there = ends.turned()
+    frames = [ends.tcp(SYN), ends.tcp(SYN | ACK), ends.tcp(ACK), ends.udp(), ends.ping()]
+    assert out(bed, *frames, ends.pong()) == [False] * 6
+    asked = [there.tcp(SYN), there.udp(), there.ping()]
+    assert back(bed, *asked) == [True] * 3
+    assert out(bed, ends.tcp(SYN | ACK), ends.udp(), ends.pong()) == [True] * 3
+    assert out(bed, *(there.error(it) for it in asked)) == [True] * 3
+    assert out(bed, ends.tcp(SYN), ends.ping(), ends.pong(number=9)) == [False] * 3
+
+
 def test_what_is_known_of_tcp_opens_nothing_for_udp(bed):
     ends = Ends()
     out(bed, ends.tcp(SYN))
@@ -132,6 +160,19 @@ def test_a_half_open_connection_may_be_refused_by_the_other_end(bed, ends):
     assert back(bed, there.tcp(SYN)) == [False]
 
 
+def unusual(ends):
+    """IPv4 with options, IPv6 with an extension header."""
+    if not ends.six:
+        how = {"options": b"\1" * 4}
+        return [ends.udp(**how), ends.tcp(SYN, **how), ends.ping(**how), ends.pong(**how)]
+    here, there, hop = ends.here, ends.there, b"\0\0\0\0\0\0\0"
+    uppers = {17: udp_header(*ends.ports), 6: tcp_header(*ends.ports, SYN), 58: echo_header(128, 7)}
+    return [
+        framed(*packet(here, there, 0, upper, extension=bytes([protocol]) + hop))
+        for protocol, upper in uppers.items()
+    ]
+
+
 STATES = {
     "new": lambda it: [it.tcp(SYN), it.tcp(ACK), it.tcp(ACK | PSH), it.udp(), it.ping()],
     "invalid": lambda it: [
@@ -140,7 +181,7 @@ STATES = {
     ],
     "untracked": lambda it: [
         framed(b"\x08\x06", bytes(46)), framed(b"\x88\xb5", b"x" * 46),
-        framed(*it.packet(47, bytes(40))), framed(*it.packet(132, bytes(40))),
+        framed(*it.packet(47, bytes(40))), framed(*it.packet(132, bytes(40))), *unusual(it),
     ],
 }  # fmt: skip
 
@@ -208,7 +249,7 @@ FRAGMENTS = [0x2000, 0x2005, 5]
 def test_fragments_are_untracked_and_open_nothing(bed, fragment):
     """First and later ones: neither passes as an answer, nor is answered."""
     ends = Ends()
-    assert out(bed, ends.udp(fragment=fragment)) == [True]
+    assert out(bed, ends.udp(fragment=fragment), ends.tcp(SYN, fragment=fragment)) == [True, True]
     assert noted(bed) == []
     assert back(bed, ends.turned().udp()) == [False]
     out(bed, ends.udp())
@@ -244,7 +285,7 @@ def test_options_extension_headers_and_tags_have_no_state(bed):
             ),
         ]
 
-    assert out(bed, *listed(four, six)) == [True] * 5
+    assert out(bed, *listed(four, six), *unusual(four), *unusual(six)) == [True] * 12
     assert noted(bed) == []
     out(bed, four.udp(), six.udp())
     assert back(bed, *listed(four.turned(), six.turned())) == [False] * 5

@@ -14,8 +14,11 @@ import msgspec
 
 from broker.filters.fields import FIELDS
 from broker.filters.frame import ABSENT, UNREADABLE
+from broker.net.connections import Connections
 from broker.net.filters import compile as compiling
 from broker.net.filters import programs
+from broker.net.filters.kinds import KINDS
+from broker.net.filters.states import noting_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +26,29 @@ if TYPE_CHECKING:
     from broker.filters.model import Match
     from broker.net.filters.kinds import Kind
     from broker.net.filters.quick import Quick
+    from broker.net.filters.states import Noting
 
     Conditions = tuple[list[str], object] | None
     Grouping = Callable[..., Conditions]
     Lines = Callable[..., tuple[object, ...]]
+    Telling = Callable[..., list[str] | None]
+    Noted = Callable[..., Noting | None]
     ShortCuts = tuple[tuple[str, frozenset[str]], ...]
 
 _PROFILES: Final = Path(__file__).parents[2] / "etc" / "filters"
-_UNUSED: Final = frozenset({"ct.state"})
-"""Fields that no profile can use in the kernel."""
+_TCP4: Final = noting_of(KINDS["ip4-tcp"], "from-guest")
+_NOTES: Final = 0 if _TCP4 is None else len(_TCP4.rules) - 1
+"""Rules that note TCP, the last one left out, which accepts."""
+_STATES: Final = (
+    ("fragments have a state", " @nh,50,14 0", ""),
+    ("packets with options have a state", "@nh,0,8 0x45 ", ""),
+    ("a SYN may be an answer", " @th,104,8 & 0x17 != 0x2", ""),
+    ("what begins is told by no flags", " @th,104,8 & 0x17 0x10", ""),
+    ("what passed the same way is answered", "@s/from.", "@s/to."),
+    ("what passed the other way is not", "@s/to.", "@s/from."),
+    ("an error quotes an echo reply too", " @th,224,8 8", ""),
+)
+"""What is told of a connection's state, and what is put in its place."""
 _ANY_IPV4: Final = "@ll,96,16 0x0800"
 
 
@@ -52,11 +69,7 @@ def mutants() -> list[Mutant]:
     """All of them."""
     named = sorted(path.stem for path in _PROFILES.glob("*.yaml"))
     return [
-        *(
-            _group(f"without conditions on {it}", _without(it))
-            for it in FIELDS
-            if it not in _UNUSED
-        ),
+        *(_group(f"without conditions on {it}", _without(it)) for it in FIELDS),
         _group("what cannot be read is accepted too", _accepting_unreadable),
         _group("what cannot be read is not dropped", _passing_unreadable),
         _group("a field that is not there is no matter", _absent),
@@ -68,6 +81,12 @@ def mutants() -> list[Mutant]:
         Mutant("nothing is limited", compiling, "rate_of", lambda _: lambda *_: None),
         Mutant("nothing is learned", programs, "_LEARN_KIND", lambda _: ""),
         Mutant("whoever sends IPv4 goes the short way", programs, "quick_way", _quick),
+        *(Mutant(it, compiling, "state_conditions", _told(old, new)) for it, old, new in _STATES),
+        *(
+            Mutant(f"rule {n} that notes TCP is not there", programs, "noting_of", _noting(n))
+            for n in range(_NOTES)
+        ),
+        Mutant("connections outlive their port", Connections, "_forget", lambda _: _nothing),
         *(
             Mutant(f"short cut {n} for all IPv4", programs, "SHORT_CUTS", _short_cut(n))
             for n in range(len(programs.SHORT_CUTS))
@@ -151,6 +170,35 @@ def _quick(was: Callable[..., Quick | None]) -> Callable[..., Quick | None]:
         return found and msgspec.structs.replace(found, condition=_ANY_IPV4)
 
     return way
+
+
+def _told(old: str, new: str) -> Callable[[Telling], Telling]:
+    def change(was: Telling) -> Telling:
+        def telling(*about: object) -> list[str] | None:
+            found = was(*about)
+            return found and [it.replace(old, new) for it in found]
+
+        return telling
+
+    return change
+
+
+def _noting(number: int) -> Callable[[Noted], Noted]:
+    def change(was: Noted) -> Noted:
+        def noting(*about: object) -> Noting | None:
+            found = was(*about)
+            if found is None or "/tcp" not in found.chain:
+                return found
+            rules = (*found.rules[:number], *found.rules[number + 1 :])
+            return msgspec.structs.replace(found, rules=rules)
+
+        return noting
+
+    return change
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 def _short_cut(number: int) -> Callable[[ShortCuts], ShortCuts]:

@@ -303,13 +303,12 @@ def _of_udp(notes: _Notes) -> list[str]:
 
 def _of_tcp(notes: _Notes) -> list[str]:
     answered = f"{notes.turned} @{notes.there}"
-    known = f"{notes.key} @{notes.here}"
     kept = f"{notes.guests} @{notes.kept}"
     ends = f"{_ENDS} {kept}"
     return [
         # A connection ends for both directions at once, and what comes after is not kept long.
         f"{ends} {answered} update @{notes.there} {{ {notes.turned} timeout {SHORT}s }}",
-        f"{ends} {known} update @{notes.here} {{ {notes.key} timeout {SHORT}s }}",
+        f"{ends} {notes.key} @{notes.here} update @{notes.here} {{ {notes.key} timeout {SHORT}s }}",
         f"{ends} delete @{notes.kept} {{ {notes.guests} }}",
         f"{_ENDS} delete @{notes.fresh} {{ {notes.key} }}",
         f"{_ENDS} delete @{notes.fresh_there} {{ {notes.turned} }}",
@@ -318,7 +317,6 @@ def _of_tcp(notes: _Notes) -> list[str]:
         notes.is_fresh(),
         f"{_ANSWERS} {answered} {notes.kept_long()}",
         f"{kept} {notes.kept_long()}",
-        f"{known} {notes.noted('known')}",
         f"{answered} {notes.noted('known')}",
         f"{_BEGINS} {notes.noted('new')}",
         f"{_AMONG} {notes.noted('new')}",
