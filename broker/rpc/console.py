@@ -42,12 +42,13 @@ HEADERS: Final = (
     (b"Cross-Origin-Resource-Policy", b"same-origin"),
     (b"Permissions-Policy", b"camera=(), geolocation=(), microphone=()"),
 )
-_KINDS: Final = {
+KINDS: Final = {
     ".html": b"text/html; charset=utf-8",
     ".css": b"text/css; charset=utf-8",
     ".js": b"text/javascript; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
+"""The files that are served, by how their names end: no others need be there."""
 _INDEX: Final = "index.html"
 _ASK_AGAIN: Final = b"no-store"
 _FOR_GOOD: Final = b"private, max-age=31536000, immutable"
@@ -88,7 +89,7 @@ def _files(directory: Path, path: str) -> Iterator[tuple[str, bytes, bytes]]:
         name = entry.name
         if entry.is_dir():
             yield from _files(entry, f"{path}{name}/")
-        elif (kind := _KINDS.get(name[name.rfind(".") :])) is not None:
+        elif (kind := KINDS.get(name[name.rfind(".") :])) is not None:
             yield path + name, entry.read_bytes(), kind
 
 

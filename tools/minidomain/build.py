@@ -44,7 +44,6 @@ LOADER = "/lib64/ld-linux-x86-64.so.2"
 PROGRAMS = ("/usr/bin/python3.11", "/sbin/mke2fs", "/usr/lib/xen-4.17/bin/vchan-socket-proxy")
 ETC = "/etc/xen-policy-broker"
 CONSOLE = f"{SITE}/broker/console"
-CONSOLE_FILES = frozenset({".html", ".css", ".js", ".svg"})
 SPECS = "/usr/share/xen-policy-broker/protocol_specs"
 FILTERS = "/usr/share/xen-policy-broker/filters"
 MODULES = {
@@ -86,6 +85,8 @@ from broker.service.specs import checked_lines
 sys.stdout.write(checked_lines(pathlib.Path(sys.argv[1])))
 """
 """The descriptions are checked here: brokerd reads one in there when it is used first."""
+SERVED = "import json; from broker.rpc.console import KINDS; print(json.dumps(sorted(KINDS)))"
+"""What brokerd looks for in the console's directory."""
 _HEADER = 16
 """Bytes before the code itself."""
 
@@ -234,8 +235,9 @@ def add_rest(archive: Archive, tree: Tree, policy: bytes, pki: Path) -> None:
         for path in sorted(tree.path(directory).glob("*.yaml")):
             archive.file(f"{directory}/{path.name}", tree.take(path))
     archive.file(f"{SPECS}/checked", tree.run(PYTHON, "-I", "-c", CHECKED, SPECS))
+    served = json.loads(tree.run(PYTHON, "-I", "-c", SERVED))
     for path in sorted(tree.path(CONSOLE).rglob("*")):
-        if path.suffix in CONSOLE_FILES:
+        if path.suffix in served:
             archive.file(f"{CONSOLE}/{path.relative_to(tree.path(CONSOLE))}", tree.take(path))
 
 
