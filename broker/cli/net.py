@@ -21,7 +21,7 @@ from broker.net.messages import MAX_TRACE, Drops, Lease, RuleCount
 from broker.net.model import NetError
 from broker.net.nft_command import open_transactor
 from broker.net.readback import Readback
-from broker.net.show import drops, leases, rule_counts
+from broker.net.show import Noted, connections, drops, leases, rule_counts
 from broker.net.tables import BRIDGE
 from broker.net.trace import Tracer
 
@@ -96,17 +96,20 @@ def _show(options: argparse.Namespace) -> int:
         closed = _closed(report, readback)
         found = drops(readback)
         counts, learned = rule_counts(readback), leases(readback)
+        noted = connections(readback)
     except (OSError, NetError) as error:
         return _failed(str(error), client.UNREACHABLE)
     if options.json:
-        _print_json(report, closed, [*found, *learned, *counts])
+        _print_json(report, closed, [*found, *learned, *noted, *counts])
     else:
         _print(report, closed, found)
-        _print_filters(report, counts, learned)
+        _print_filters(report, counts, learned, noted)
     return client.DENIED if closed else client.SUCCESS
 
 
-def _print_json(report: Report, closed: set[int], found: list[Drops | Lease | RuleCount]) -> None:
+def _print_json(
+    report: Report, closed: set[int], found: list[Drops | Lease | Noted | RuleCount]
+) -> None:
     for port in report.ports:
         show.json_line({**msgspec.to_builtins(port), "open": port.index not in closed})
     for it in found:
@@ -159,8 +162,10 @@ def _print(report: Report, closed: set[int], found: list[Drops]) -> None:
         show.line(f"Nothing passes: {show.text(report.problem)}")
 
 
-def _print_filters(report: Report, counts: list[RuleCount], learned: list[Lease]) -> None:
-    """The ports' profiles and variables, learned addresses, and what each rule decided."""
+def _print_filters(
+    report: Report, counts: list[RuleCount], learned: list[Lease], noted: list[Noted]
+) -> None:
+    """The ports' profiles and variables, what is known of them, and what each rule decided."""
     names = {port.index: port.name for port in report.ports}
     filtered = [port for port in report.ports if port.profiles]
     if filtered:
@@ -178,6 +183,12 @@ def _print_filters(report: Report, counts: list[RuleCount], learned: list[Lease]
             (names.get(it.index, str(it.index)), it.address, f"{it.seconds} s") for it in learned
         ]
         show.table(["Port", "Learned", "For"], rows)
+    if noted:
+        listed = [
+            (names.get(it.index, str(it.index)), it.protocol, it.sent, it.heard, it.kept)
+            for it in noted
+        ]
+        show.table(["Port", "Connections", "Sent", "Heard", "Kept"], listed)
     if counts:
         show.table(["Rule", "Packets", "Bytes"], [(it.rule, it.packets, it.bytes) for it in counts])
 

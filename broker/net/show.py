@@ -5,9 +5,13 @@ from __future__ import annotations
 import ipaddress
 import struct
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from broker.net.filters.compile import group_named
+from broker.net.filters.states import is_state
 from broker.net.messages import Drops, Lease, RuleCount, Shown
 from broker.net.tables import BRIDGE, INET
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from broker.net.readback import Readback
 
 _PAIR: Final = struct.Struct("=II")
+_COUNTED: Final = {"from": "sent", "to": "heard", "kept": "kept"}
 
 
 def shown(target: Target, readback: Readback, abilities: Abilities) -> Shown:
@@ -51,6 +56,33 @@ def rule_counts(readback: Readback) -> list[RuleCount]:
             packets, size = counted.get(rule, (0, 0))
             counted[rule] = packets + count.packets, size + count.bytes
     return [RuleCount(rule, *found) for rule, found in sorted(counted.items())]
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """What one port's connections of one protocol (`tcp4`) are: as many as it sent of, and heard.
+
+    `kept` were answered and have not ended.
+    """
+
+    index: int
+    protocol: str
+    sent: int = 0
+    heard: int = 0
+    kept: int = 0
+
+
+def connections(readback: Readback) -> list[Noted]:
+    """The connections that are known of each port, for profiles that ask for their states."""
+    found: dict[tuple[int, str], Counter[str]] = {}
+    for name in filter(is_state, readback.names(BRIDGE)):
+        of, _, protocol = name.partition("/")[2].partition(".")
+        for key in readback.elements(BRIDGE, name) if of in _COUNTED else ():
+            place = int.from_bytes(key[:4], sys.byteorder), protocol
+            found.setdefault(place, Counter())[_COUNTED[of]] += 1
+    return [
+        Noted(*place, counts["sent"], counts["heard"], counts["kept"])
+        for place, counts in sorted(found.items())
+    ]
 
 
 def leases(readback: Readback) -> list[Lease]:

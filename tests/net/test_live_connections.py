@@ -8,10 +8,10 @@ import threading
 from contextlib import closing
 
 import pytest
+from connection_bed import ANSWERS, HEAD, again
 from conversation import echo_header
 from filter_rig import FilterRig
 from net_rig import Namespace, mac
-from test_connections import ANSWERS, HEAD, again
 
 pytestmark = pytest.mark.root
 
