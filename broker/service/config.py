@@ -67,6 +67,7 @@ class AuditLogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One broker; etc/broker.yaml explains each key. Relative paths start at the file's place."""
 
+    confine: bool = True
     store: str = "xenbus"
     state: str = "/var/lib/xen-policy-broker"
     policy: str | None = None
@@ -85,6 +86,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration with the command line taken in, all paths absolute."""
 
+    confine: bool = True
     store: str
     state: Path
     policy: Path | None
@@ -123,6 +125,7 @@ def load_settings(file: Path, *, store: str | None, state: Path | None) -> Setti
         message = "rpc: listen needs tls, with certificate, key and ca (brokerctl pki init)"
         raise ProblemsError([Problem(str(file), 1, 1, message)])
     return Settings(
+        confine=config.confine,
         store=address,
         state=(state or base / config.state).absolute(),
         policy=None if config.policy is None else base / config.policy,

@@ -52,6 +52,8 @@ class Health:
         *,
         patience: float,
     ) -> None:
+        self.unheld: tuple[str, ...] = ()
+        """What the kernel, or the configuration, does not hold brokerd itself with."""
         self.notices: Callable[[], tuple[Notice, ...]] = tuple
         self.clock: Callable[[], float] = time.monotonic
         self._engine = engine
@@ -92,6 +94,7 @@ class Health:
             *self._of_decisions(),
             *self._of_agents(),
             *self._of_certificates(),
+            *self._of_itself(),
         ]
         return sorted(found, key=lambda it: it.level != "red")
 
@@ -273,6 +276,14 @@ class Health:
         for notice in self.notices():
             make = _red if notice.urgent else _amber
             yield make(notice.kind, notice.text, notice.action)
+
+    def _of_itself(self) -> Iterator[Finding]:
+        if self.unheld:
+            yield _amber(
+                "unconfined",
+                f"brokerd runs without {' and '.join(self.unheld)}",
+                "see `confine` in broker.yaml, and what the kernel was built and started with",
+            )
 
 
 def _red(kind: FindingKind, text: str, action: str) -> Finding:

@@ -24,6 +24,7 @@ from twisted.logger import (
 )
 
 from broker import VERSION
+from broker.confine.process import ConfineError
 from broker.pki.dsse import BundleError, key_id, read_signer
 from broker.policy.load import load_policy
 from broker.rpc.errors import ListenError, RpcError
@@ -36,6 +37,7 @@ from broker.service.audit import Audit
 from broker.service.authority import local_root
 from broker.service.budget import Budget
 from broker.service.config import EMBEDDED, Settings, load_settings
+from broker.service.confinement import confine_brokerd
 from broker.service.engine import Engine
 from broker.service.exposing import Exposing
 from broker.service.filter_profiles import read_shipped
@@ -224,6 +226,19 @@ class Brokerd:
         announcing = Deferred.fromCoroutine(self.engine.announce())
         announcing.addErrback(lambda failure: failure.trap(StoreError) and None)
 
+    def confine(self) -> None:
+        """Give up for good what is not needed from here on.
+
+        Raises:
+            ConfineError: it was asked for, the kernel can, and it did not succeed.
+        """
+        if self._settings.confine:
+            self.health.unheld = confine_brokerd(self._settings)
+        else:
+            self.health.unheld = ("confinement: broker.yaml says `confine: false`",)
+        for what in self.health.unheld:
+            self.log.warn("brokerd runs without {what}", what=what)
+
     def _servers(self) -> Servers:
         # With TLS and HTTP a third of all that is imported.
         from broker.rpc.server import Servers  # noqa: PLC0415 - where they come late
@@ -365,9 +380,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(options.config, store=options.store, state=options.state)
         brokerd = Brokerd(settings, reactor, init=options.init)
         brokerd.start()
+        brokerd.confine()
     except RefusedError as error:
         sys.stderr.write(f"brokerd: refused to start: {error}\n")
         return 1
+    except ConfineError as error:
+        sys.stderr.write(f"brokerd: cannot be confined: {error}\n")
+        return 2
     except UnwritableError as error:
         sys.stderr.write(f"brokerd: {error}\n")
         return 3

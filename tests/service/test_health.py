@@ -118,6 +118,15 @@ async def test_while_not_everything_is_read(host, box):
 
 
 @run
+async def test_a_broker_that_nothing_holds(host, box):
+    await granted(host, box)
+    box.brokerd.health.unheld = ("Landlock", "seccomp filters")
+    await turns(box, "unconfined", "amber", "without Landlock and seccomp filters", "`confine`")
+    box.brokerd.health.unheld = ()
+    await is_green(box)
+
+
+@run
 async def test_no_policy(host, box):
     box.options["policy"] = None
     await box.start()

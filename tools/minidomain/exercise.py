@@ -52,6 +52,8 @@ import sys
 # A second OpenSSL beside cryptography's: the standard library does without, and so does the image.
 sys.modules["_ssl"] = sys.modules["_hashlib"] = None
 from broker.service.main import main
+# Before it is confined.
+said = open(sys.argv[1], "w")
 status = main(sys.argv[2:])
 # As it does when channels come that it has to look at.
 from pathlib import Path
@@ -67,8 +69,8 @@ modules = {
 # What is there under this name is no module, but came from one.
 modules["twisted.internet.reactor"] = modules["twisted.internet"].replace("__init__", "reactor")
 import json
-with open(sys.argv[1], "w") as file:
-    json.dump(modules, file)
+json.dump(modules, said)
+said.close()
 sys.exit(status)
 """.replace("@SPECS@", SPECS)
 """brokerd itself, from start to stop; then what it has imported."""

@@ -47,6 +47,7 @@ FindingKind = Literal[
     "certificate_expiring",
     "certificate_unread",
     "denylist_unread",
+    "unconfined",
 ]
 """What can be wrong; docs/service.md explains each."""
 
