@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help performance venv venv-dev venv-bench venv-fuzz lock sbom demo recording demo-console console-pictures test test-kernel61 test-mutants fuzz e2e bench deb minidomain lint clean
+.PHONY: help performance venv venv-dev venv-bench venv-fuzz lock sbom demo recording demo-console console-pictures test test-kernel61 test-mutants faults chaos fuzz e2e bench deb minidomain lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,6 +76,14 @@ test-mutants: ## every rule of the kernel's tables changed, one at a time: a tes
 	@tools/setup-debian test
 	@$(MAKE) --no-print-directory venv-dev
 	@tools/mutants/run
+
+faults: venv-dev ## faults in every order, against what must hold: make faults [SEQUENCES=10000] [SEED=1]
+	@$(BIN)/python -m tools.faults $(or $(SEQUENCES),10000) $(if $(SEED),--seed $(SEED))
+
+chaos: ## kill -9 of the real processes, on each store: make chaos [KILLS=1000] [STORE=C] [SEED=n] (root)
+	@tools/setup-debian test
+	@$(MAKE) --no-print-directory venv-dev
+	@$(BIN)/python -m tools.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(STORE),--store $(STORE)) $(if $(SEED),--seed $(SEED))
 
 fuzz: venv-fuzz ## every parser, ring validator and monitor: make fuzz [TIME=seconds for each] [ONLY=name]
 	@$(BIN)/python -m tools.fuzz $(if $(TIME),--seconds $(TIME)) $(if $(ONLY),--only $(ONLY))

@@ -427,8 +427,10 @@ class Product:
             if line["event"] == "published":
                 for seq in set(line["seqs"]) - seqs:
                     yield f"seq {seq} was published and is not in the audit"
-        for path in self.audit.last:
+        for path in list(self.audit.last):
             text = self.read(path)
+            if text and text not in self.audit.by_text:
+                self.audit.refresh()  # it may have been decided since
             if text and text not in self.audit.by_text:
                 yield f"{path} holds what was never audited: {text}"
 
