@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -23,6 +26,14 @@ from broker.xenstore.paths import filter_counts_path
 pytestmark = pytest.mark.root
 
 PASS = b"profile: p\ndescription: x\ndefault: accept\nrules: []\n"
+OUTWARD = b"""\
+profile: p
+description: x
+default: {from-guest: accept, to-guest: drop}
+rules:
+  - {accept: to-guest, match: {arp.op: [request, reply]}}
+  - {accept: to-guest, match: {ct.state: established}}
+"""
 DROP = b"profile: p\ndescription: x\ndefault: drop\nrules: []\n"
 
 
@@ -120,6 +131,55 @@ def test_killed_and_started_again_profiles_hold_without_a_store(host: Bridged):
         lambda: {it["profiles"][0] for it in host.shown()["ports"] if it["profiles"]} == {"p"}, "p"
     )
     assert not host.leaks()
+
+
+def datagrams(host, domid):
+    """A socket of a guest's, which has the address 10.9.0.<domid> from now on."""
+    guest, address = host.lab.guests[domid], f"10.9.0.{domid}"
+    guest.ip("addr", "add", f"{address}/24", "dev", "eth0")
+    with guest.entered():
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((address, 7000))
+    made.settimeout(0.2)
+    return made
+
+
+def comes(host, sender, receiver, data):
+    """Send it until it is there, or a while long."""
+
+    def there():
+        sender.sendto(data, receiver.getsockname())
+        with contextlib.suppress(TimeoutError):
+            while receiver.recv(100) != data:
+                pass
+            return True
+        return False
+
+    host.beat_until(there, f"{data!r}")
+
+
+def test_a_connection_that_a_guest_opened_outlives_agent_and_helper(host: Bridged):
+    begin(host, {3: ("p",), 4: ()}, {"p.yaml": OUTWARD})
+    host.come_to("open", 3, 4)
+    with closing(datagrams(host, 3)) as near, closing(datagrams(host, 4)) as far:
+        far.sendto(b"first", near.getsockname())
+        with pytest.raises(TimeoutError):
+            near.recv(100)
+        comes(host, near, far, b"asked")
+        comes(host, far, near, b"answered")
+        host.end(signal.SIGKILL)
+        far.sendto(b"while nobody looks", near.getsockname())
+        near.settimeout(20)
+        assert near.recv(100) == b"while nobody looks"
+        near.settimeout(0.2)
+        host.report_file.unlink()
+        host.start()
+        wait_until(host.report_file.exists, "the bridges taken over")
+        host.beat_until(
+            lambda: {it["profiles"][0] for it in host.shown()["ports"] if it["profiles"]} == {"p"},
+            "p",
+        )
+        comes(host, far, near, b"answered again")
 
 
 def test_a_record_waits_for_the_texts_that_it_was_signed_beside(host: Bridged):

@@ -129,6 +129,20 @@ def test_a_reset_ends_it_for_both_directions(bed):
     assert all(it <= states.SHORT for it in seconds(bed, "tcp"))
 
 
+@BOTH
+def test_an_end_or_an_answer_that_is_said_again_has_nothing_noted_anew(bed, ends):
+    """Or whoever the guest talks with could have it spend what it may have noted."""
+    there = ends.turned()
+    handshake(bed, ends)
+    assert back(bed, there.tcp(SYN | ACK)) == [True]
+    assert len(noted(bed, "fresh-from")) == 1
+    back(bed, there.tcp(RST))
+    assert noted(bed, "fresh-from") == []
+    out(bed, ends.tcp(ACK))
+    assert back(bed, there.tcp(RST), there.tcp(FIN | ACK), there.tcp(SYN | ACK)) == [True] * 3
+    assert len(noted(bed, "fresh-from")) == 1
+
+
 def test_frames_that_come_are_not_what_keeps_a_way_in_open(bed):
     """Only what the guest sends does."""
     ends = Ends()

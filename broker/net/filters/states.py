@@ -305,15 +305,17 @@ def _of_tcp(notes: _Notes) -> list[str]:
     answered = f"{notes.turned} @{notes.there}"
     kept = f"{notes.guests} @{notes.kept}"
     ends = f"{_ENDS} {kept}"
+    first = f"{_ANSWERS} {answered} {notes.key} != @{notes.fresh}"
     return [
-        # A connection ends for both directions at once, and what comes after is not kept long.
+        # A connection ends for both directions at once, and what comes after is not kept long. That
+        # is written once: who says it again and again has the other end's frames noted no more.
         f"{ends} {answered} update @{notes.there} {{ {notes.turned} timeout {SHORT}s }}",
         f"{ends} {notes.key} @{notes.here} update @{notes.here} {{ {notes.key} timeout {SHORT}s }}",
+        f"{ends} delete @{notes.fresh} {{ {notes.key} }}",
+        f"{ends} delete @{notes.fresh_there} {{ {notes.turned} }}",
         f"{ends} delete @{notes.kept} {{ {notes.guests} }}",
-        f"{_ENDS} delete @{notes.fresh} {{ {notes.key} }}",
-        f"{_ENDS} delete @{notes.fresh_there} {{ {notes.turned} }}",
         # The answer to a SYN: from now on it is kept long, and at the next frame the other way too.
-        f"{_ANSWERS} {answered} delete @{notes.fresh_there} {{ {notes.turned} }}",
+        f"{first} delete @{notes.fresh_there} {{ {notes.turned} }}",
         notes.is_fresh(),
         f"{_ANSWERS} {answered} {notes.kept_long()}",
         f"{kept} {notes.kept_long()}",
