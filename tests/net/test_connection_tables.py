@@ -130,8 +130,11 @@ def test_a_reset_ends_it_for_both_directions(bed):
 
 
 @BOTH
-def test_an_end_or_an_answer_that_is_said_again_has_nothing_noted_anew(bed, ends):
+def test_an_end_or_an_answer_that_is_said_again_has_nothing_noted_anew(labelled, monkeypatch, ends):
     """Or whoever the guest talks with could have it spend what it may have noted."""
+    monkeypatch.setattr(states, "FRESH", 600)
+    bed = FilterRig(labelled())
+    bed.hold("p", texts=OUTWARD)
     there = ends.turned()
     handshake(bed, ends)
     assert back(bed, there.tcp(SYN | ACK)) == [True]
