@@ -68,6 +68,7 @@ class Judge:
             inputs=sight.agreed,
             # Without a gate it never was closed: it stays until answered.
             found_open=known.found_open or not self._gates.has(slot.kind),
+            told=slot.kind != "vif" or sight.device.values.get("hotplug-status") == b"connected",
         )
         judgement = self._rule(record, life, known.memory, gate_open=gate_open)
         if self._is_bootstrap(slot, sight):

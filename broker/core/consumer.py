@@ -36,7 +36,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     The first four name the channel, from the node's path. `nonce` is the one reported for this
     life, None before that. `inputs` is `inputs_digest` of what is about to be used, None while
     it cannot be told (unreadable, or the toolstack's copy says otherwise). `found_open` is
-    whether it was already open when the agent first saw it, at the agent's own start.
+    whether it was already open when the agent first saw it, at the agent's own start. `told` is
+    whether whoever waits for it to open was told: a kill may come in between.
     """
 
     backend: int
@@ -46,6 +47,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     nonce: str | None
     inputs: str | None
     found_open: bool = False
+    told: bool = True
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +119,8 @@ def judge(
     if record.verdict == "grant" and is_observed(record.reason) and not allow_observe:
         reason = f"allow_observe is not set here; {record.reason}"
         record = msgspec.structs.replace(record, verdict="deny", reason=reason)
-    may_stay = memory.granted == life.nonce or (life.found_open and not memory.denied)
+    opened = memory.granted == life.nonce
+    may_stay = opened or (life.found_open and not memory.denied)
     memory = _remember(record, text or b"", life, memory)
     if record.verdict == "deny":
         refused = life.nonce is not None and record.nonce == life.nonce
@@ -135,7 +138,7 @@ def judge(
         # Somebody else was quicker, with who knows what: closed, and then opened by ourselves.
         return _judgement(_closing(life), "opened by another before it was granted", memory)
     acted_upon = msgspec.structs.replace(memory, granted=life.nonce)
-    if gate_open:
+    if gate_open and (life.told or not opened):
         return _judgement("hold", "granted and open", acted_upon)
     if not fresh:
         reason = "granted, but the broker's heartbeat has stopped"

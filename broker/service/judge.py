@@ -156,9 +156,12 @@ class Judge:
             decision = msgspec.structs.replace(decision, reason=reason)
             judged = Judged(decision, judged.spent)
         self.observed |= is_observed(decision.reason)
+        stranger = self._stranger(device) if decision.verdict == "grant" else ""
+        if stranger:
+            self.waiting[device] = None
+            pending = msgspec.structs.replace(decision, verdict="pending", reason=stranger)
+            return Judged(self._withheld(device, pending), judged.spent)
         held_up = self._state.revocations or self._state.damping
-        if decision.verdict == "pending":
-            return Judged(self._withheld(device, decision), judged.spent)
         if not held_up or decision.verdict != "grant" or self.policy is None:
             return judged
         entry = self._state.ledger.get(device.path)
@@ -174,6 +177,19 @@ class Judge:
         self.waiting[device] = None
         pending = msgspec.structs.replace(decision, verdict="pending", reason=reason)
         return Judged(self._withheld(device, pending), judged.spent)
+
+    def _stranger(self, device: Device) -> str:
+        """Why a grant has to wait to be known whose it is (empty: it need not).
+
+        A domid is used again: until its new domain is admitted, its standing is the former one's.
+        """
+        for domid in (device.domid, device.backend):
+            domain = self._mirror.domains.get(domid or 0)
+            admission = self._state.admissions.get(domid or 0)
+            known = domain is not None and admission is not None and domain.uuid == admission.uuid
+            if domid and not known:
+                return f"waits until it is known who domain {domid} is now"
+        return ""
 
     def _withheld(self, device: Device, pending: Decision) -> Decision:
         """What withholds a channel: a denial, while one before is not known to be carried out.

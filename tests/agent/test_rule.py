@@ -39,6 +39,15 @@ def test_a_good_grant_leaves_open_what_it_opened():
     assert rule(again, memory=after(record()), gate_open=True).action == "hold"
 
 
+def test_what_it_opened_without_telling_is_opened_again_while_the_broker_lives():
+    untold, memory = with_life(told=False), after(record())
+    assert rule(record(), untold, memory, gate_open=True).action == "open"
+    assert rule(record(), untold, memory, gate_open=True, fresh=False).action == "hold"
+    assert rule(None, untold, memory, gate_open=True).action == "hold"
+    found = with_life(told=False, found_open=True)
+    assert rule(record(), found, gate_open=True).action == "hold"
+
+
 def test_what_another_opened_is_closed_though_it_is_granted_and_then_opened_by_the_rule():
     judgement = rule(record(), gate_open=True)
     assert (judgement.action, judgement.memory.granted) == ("suspend", None)

@@ -75,9 +75,13 @@ class KernelGate(SimulatedGate):
         if found is None:
             raise NotReadyError("the kernel does not have it yet")
         await self._nodes.check(device)
-        self._kernel.open(self._process, found)
         try:
-            await super().open(device)
+            if device.kind == "vif":
+                self._kernel.open(self._process, found)
+                await super().open(device)
+            else:
+                await super().open(device)
+                self._kernel.open(self._process, found)
         except BaseException:
             self._kernel.close(self._process, device.path)
             raise

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 import pytest_twisted
-from broker_host import POLICY, until, uuid_of
+from broker_host import POLICY, nonce, until, uuid_of
 
 from broker.rpc.errors import RpcError
 from broker.rpc.selector import Selector
@@ -301,3 +301,25 @@ async def test_of_domains_that_come_and_go_nothing_is_kept_in_memory(host, box):
         host.destroy(domid)
         await until(lambda: not box.engine.state.ledger)
     await until(lambda: known_anywhere() <= before)
+
+
+@run
+async def test_a_grant_waits_until_it_is_known_who_has_a_number_now(host, box):
+    host.create(3)
+    await box.start()
+    box.label(uuid_of(3), "web_a")
+    vif = host.vif(3)
+    host.report(vif)
+    await host.decided(vif, "grant")
+    engine = box.engine
+    device = engine.mirror.device_of(vif)
+    # Read already, and not admitted yet: what stands there is the former domain's label.
+    engine.mirror.domains[3].uuid = uuid_of(9)
+    device.untrusted_nonce = nonce()
+    decision = engine.judge.judge(device).decision
+    assert decision.verdict == "pending"
+    assert decision.reason == "waits until it is known who domain 3 is now"
+    assert device in engine.judge.waiting
+    engine.mirror.domains[3].uuid = uuid_of(3)
+    assert engine.judge.judge(device).decision.verdict == "grant"
+    assert device not in engine.judge.waiting
