@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help performance venv venv-dev venv-bench venv-fuzz lock sbom demo recording demo-console console-pictures test test-kernel61 test-mutants faults chaos fuzz e2e bench deb minidomain lint clean
+.PHONY: help performance venv venv-dev venv-bench venv-fuzz venv-mutation lock sbom demo recording demo-console console-pictures test test-kernel61 test-mutants faults chaos fuzz mutation e2e bench deb minidomain lint clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,6 +17,8 @@ venv-dev: $(VENV)/.dev
 venv-bench: $(VENV)/.bench
 
 venv-fuzz: $(VENV)/.fuzz
+
+venv-mutation: $(VENV)/.mutation
 
 # What is installed is what requirements/*.lock names, by version and hash; then the project itself.
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
@@ -43,6 +45,11 @@ $(VENV)/.bench: $(VENV)/.dev requirements/bench.lock
 $(VENV)/.fuzz: $(VENV)/.dev requirements/fuzz.lock
 	@echo "venv: adding the fuzzer"
 	@$(LOCKED)/fuzz.lock
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.dev requirements/mutation.lock
+	@echo "venv: adding mutmut"
+	@$(LOCKED)/mutation.lock
 	@touch $@
 
 lock: venv-dev ## requirements/*.lock anew, after a change of setup.cfg: every package by version and hash
@@ -87,6 +94,9 @@ chaos: ## kill -9 of the real processes, on each store: make chaos [KILLS=1000] 
 
 fuzz: venv-fuzz ## every parser, ring validator and monitor: make fuzz [TIME=seconds for each] [ONLY=name]
 	@$(BIN)/python -m tools.fuzz $(if $(TIME),--seconds $(TIME)) $(if $(ONLY),--only $(ONLY))
+
+mutation: venv-mutation ## every change of a pure file that no test notices: make mutation ONLY=broker/core/record.py
+	@$(BIN)/python -m tools.mutation $(or $(ONLY),broker/core/record.py)
 
 lint: venv-dev ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check --config etc/ruff.toml broker tests tools

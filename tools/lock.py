@@ -29,6 +29,7 @@ AFTER = {
     "dev": ("build", "runtime"),
     "bench": ("build", "runtime", "dev"),
     "fuzz": ("build", "runtime", "dev"),
+    "mutation": ("build", "runtime", "dev"),
 }
 """Each lock, with those whose versions it keeps: what is installed together agrees."""
 

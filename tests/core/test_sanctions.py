@@ -68,6 +68,12 @@ def test_each_violation_doubles_the_pause_up_to_an_hour_and_a_day_forgives():
     assert damped(state, state.until + FORGIVEN_AFTER).count == 1
 
 
+def test_who_breaks_a_protocol_again_within_a_day_is_not_forgiven_whatever_the_date():
+    for now in (1.0, 1_800_000_000.0):
+        assert damped(Damping(3, now), now + FORGIVEN_AFTER - 1).count == 4
+        assert damped(Damping(3, now), now + FORGIVEN_AFTER).count == 1
+
+
 @given(st.integers(1, 10**9), st.floats(0, 1e10), st.floats(0, 1e10))
 def test_a_pause_is_never_shorter_than_the_first_nor_longer_than_the_longest(count, until, now):
     after = damped(Damping(count, until), now)
