@@ -22,9 +22,11 @@ ORDER = (
     "disk_swapped",
     "store_updated",
     "store_killed",
+    "domain/same_label",
 )
 """In the order they run in: what the others build upon first, then the longest, so that several
-machines end together, and what leaves a wreck last."""
+machines end together, what leaves a wreck after that, and last what has a machine booted anew: with
+the broker in a domain of its own."""
 
 BY_NAME = ("administered", "guide", "served_by_qemu")
 """Run when they are asked for: the first two have a machine of another kind booted. So has
