@@ -20,7 +20,7 @@ from support.xenstoreds import StoreDaemon, start_store
 from broker.rpc.client import Client
 from broker.rpc.methods import LabelSet
 from broker.sim.toolstack import attach_requests, create_requests, vif
-from broker.xenstore import wire
+from broker.xenstore import paths, wire
 from broker.xenstore.errors import StoreError
 
 if TYPE_CHECKING:
@@ -92,7 +92,11 @@ class Rig:
             domid, dev = self.channels[-1]
             last = f"/broker/v1/decision/0/vif/{domid}/{dev}"
             self.wait_for(it, lambda: b"pending" in (self.value(last) or b""))
-            time.sleep(1)  # what is only for people is written last; it is not measured
+            # What is only for people is written last; it is not measured.
+            uuid = f"00000000-0000-4000-8000-{domid:012d}"
+            shown = f"{paths.security_dir(uuid)}/channel/vif/{dev}"
+            self.wait_for(it, lambda: self.value(shown))
+            time.sleep(1)
             yield it.pid
 
     @contextmanager
