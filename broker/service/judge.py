@@ -156,27 +156,29 @@ class Judge:
             decision = msgspec.structs.replace(decision, reason=reason)
             judged = Judged(decision, judged.spent)
         self.observed |= is_observed(decision.reason)
-        stranger = self._stranger(device) if decision.verdict == "grant" else ""
-        if stranger:
-            self.waiting[device] = None
-            pending = msgspec.structs.replace(decision, verdict="pending", reason=stranger)
-            return Judged(self._withheld(device, pending), judged.spent)
-        held_up = self._state.revocations or self._state.damping
-        if not held_up or decision.verdict != "grant" or self.policy is None:
-            return judged
-        entry = self._state.ledger.get(device.path)
-        if entry is not None and _same_grant(entry.decision, decision):
-            return judged
-        path = self._state.revocations.awaited(device.path, decision, self.policy.walled_off)
-        reason = self._damped(device, decision)
-        if path:
-            parsed = paths.parse_channel(paths.DECISIONS, path)
-            reason = f"waits until {path if parsed is None else parsed[0]} is known to be closed"
+        reason = self._withholds(device, decision)
         if not reason:
             return judged
         self.waiting[device] = None
         pending = msgspec.structs.replace(decision, verdict="pending", reason=reason)
         return Judged(self._withheld(device, pending), judged.spent)
+
+    def _withholds(self, device: Device, decision: Decision) -> str:
+        """Why a grant has to wait (empty: it need not, or it is none)."""
+        if decision.verdict != "grant":
+            return ""
+        stranger = self._stranger(device)
+        held_up = self._state.revocations or self._state.damping
+        if stranger or not held_up or self.policy is None:
+            return stranger
+        entry = self._state.ledger.get(device.path)
+        if entry is not None and _same_grant(entry.decision, decision):
+            return ""
+        path = self._state.revocations.awaited(device.path, decision, self.policy.walled_off)
+        if path:
+            parsed = paths.parse_channel(paths.DECISIONS, path)
+            return f"waits until {path if parsed is None else parsed[0]} is known to be closed"
+        return self._damped(device, decision)
 
     def _stranger(self, device: Device) -> str:
         """Why a grant has to wait to be known whose it is (empty: it need not).
